@@ -1,0 +1,3 @@
+module faasmesh/runtime
+
+go 1.26.6
