@@ -1,0 +1,240 @@
+"""From options to a cluster that answers: host, images, provider, components, in that order, each said and timed."""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clusters import host, progress
+from clusters.apiserver import NotFound
+from clusters.components import Component, in_order
+from clusters.components.registry import NAMES, components
+from clusters.errors import UserError
+from clusters.existing import ExistingProvider
+from clusters.images import ImageStore
+from clusters.kind import DEFAULT_NAME, KindProvider, KindSettings
+from clusters.kube import Kube
+from clusters.paths import cache_root
+from clusters.provider import Cluster
+from clusters.timeouts import Timeouts
+from clusters.versions import Reference
+
+# Which component a kept cluster carries, and made from what, is remembered in the cluster itself.
+MEMORY = "faasmesh-components"
+# Programs that install components; built with the images, so that no later phase stalls on a compiler.
+_INSTALLERS = ("istioctl",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person chose; the command line and pytest fill in the same fields."""
+
+    cluster: str = "kind"
+    name: str = DEFAULT_NAME
+    kubeconfig: Path | None = None
+    context: str | None = None
+    nodes: int = 1
+    gateway_port: int = 0
+    keep: bool = False
+    images: str = "auto"
+    components: tuple[str, ...] = NAMES
+    prepare_host: str = "auto"
+    workload_images: str | None = None
+
+
+@dataclass
+class Testbed:
+    """A cluster in use, and what it takes to leave no trace of it."""
+
+    options: Options
+    timeouts: Timeouts
+    phases: list[tuple[str, float]] = field(default_factory=list)
+    cluster: Cluster | None = None
+    kube: Kube | None = None
+    detected: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    _undo: list[Callable[[], None]] = field(default_factory=list)
+    _installed: set[str] = field(default_factory=set)
+    _components: dict[str, Component] = field(default_factory=dict)
+    # Working set of all nodes in bytes when the run ended, its own pods included; 0 where it cannot be asked for.
+    memory: int = 0
+    _provider: KindProvider | None = None
+    _images: ImageStore | None = None
+    _pinned: dict[str, str] = field(default_factory=dict)
+
+    def bring_up(self) -> None:
+        """Bring up the cluster; components are installed by `require`.
+
+        Raises:
+            UserError: the host, an image, the provider or the cluster is not fit.
+
+        """
+        if self.options.cluster == "existing":
+            self._use_existing()
+        else:
+            self._use_kind()
+
+    def require(self, names: tuple[str, ...]) -> None:
+        """Install the named components and what they need, where that has not been done; on an existing cluster, detect them.
+
+        Raises:
+            UserError: a component is unknown, failed to install, or is missing from an existing cluster.
+
+        """
+        assert self.cluster is not None
+        assert self.kube is not None
+        for component in in_order(names, self._components):
+            if component.name in self._installed:
+                continue
+            if self.cluster.owned:
+                self._install(component, self.cluster, self.kube)
+            else:
+                version = component.detect(self.kube)
+                if version is None:
+                    raise UserError(
+                        f"component {component.name}", expected=f"installed on cluster {self.cluster.name}", seen="nothing of it",
+                        hint="an existing cluster is never installed to; leave the checks that need it out with -k, or install it",
+                    )
+                self.detected[component.name] = version
+            self._installed.add(component.name)
+
+    def workload_image(self, reference: str) -> str:
+        """Return the name by which this cluster pulls a workload image.
+
+        On a cluster of ours that is the image's name with its digest, so that a kept node never runs yesterday's; on an
+        existing one it is the copy below `workload_images`.
+
+        Raises:
+            UserError: the cluster is somebody's and nobody said where it finds the image.
+
+        """
+        name = Reference.parse(reference)
+        if self.options.workload_images:
+            return f"{self.options.workload_images.rstrip('/')}/{name.repository.rpartition('/')[2]}:{name.tag}"
+        if self._images is None:
+            raise UserError(
+                f"image {reference}", expected="--workload-images=PREFIX, where the cluster pulls it from", seen="none",
+                hint="push the workload images there once: python -m clusters images push PREFIX",
+            )
+        if reference not in self._pinned:
+            self._pinned[reference] = self._images.pinned_reference(name.repository.rpartition("/")[2])
+        return self._pinned[reference]
+
+    def kubectl(self) -> Path:
+        """Return a kubectl of the cluster's version, built from its module; the suites themselves need none.
+
+        Raises:
+            UserError: it cannot be built.
+
+        """
+        return (self._images or ImageStore()).program("kubernetes", "kubectl")
+
+    def close(self) -> None:
+        """Undo, last first, what `bring_up` started; a kept cluster stays with what it needs."""
+        if self._provider is not None and self.cluster is not None:
+            self.memory = self._provider.memory()
+        while self._undo:
+            self._undo.pop()()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase for the report."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases.append((name, time.monotonic() - began))
+
+    def _use_kind(self) -> None:
+        with self.phase("host"):
+            prepared = host.prepare(self.options.prepare_host, progress.say)
+            if not self.options.keep:
+                self._undo.append(prepared.undo)
+        images = self._images = ImageStore(self.options.images)
+        with self.phase("images"):
+            images.ensure("cluster", *self.options.components, "workloads", programs=("kind", *_INSTALLERS))
+        provider = KindProvider(
+            KindSettings(self.options.name, self.options.nodes, self.options.gateway_port, self.options.keep), images, self.timeouts,
+        )
+        provider.acquire()
+        self._undo.append(provider.release)
+        self._provider = provider
+        self._components = components(images)
+        self.versions = dict(images.versions.software) | {"istio": images.versions.istio.version, "envoy": images.versions.envoy, "go": images.versions.go}
+        if not self.options.keep:
+            self._undo.append(provider.tear_down)
+        with self.phase("cluster"):
+            self.cluster = provider.bring_up()
+        self.kube = Kube.from_kubeconfig(self.cluster.kubeconfig, self.cluster.context)
+
+    def _use_existing(self) -> None:
+        if self.options.kubeconfig is None:
+            raise UserError("--cluster=existing", expected="--kubeconfig=FILE", seen="none", hint="the file is read, never written")
+        with self.phase("cluster"):
+            provider = ExistingProvider(self.options.kubeconfig, self.options.context)
+            self.cluster, self.kube = provider.connect()
+        self._components = components(ImageStore())
+
+    def _install(self, component: Component, cluster: Cluster, kube: Kube) -> None:
+        memory = _memory(kube)
+        with self.phase(component.name):
+            if memory.get(component.name) == component.input_key():
+                with progress.step(f"{component.name} reuse"):
+                    component.await_ready(kube, self.timeouts)
+                return
+            log = cache_root() / "clusters" / cluster.name / f"{component.name}.log"
+            with progress.step(f"{component.name} install"):
+                component.install(cluster, kube, log)
+                try:
+                    component.await_ready(kube, self.timeouts)
+                except AssertionError as error:
+                    raise UserError(
+                        f"component {component.name}", expected="ready", seen=str(error), hint=f"its installer's output is in {log}",
+                    ) from None
+            kube.apply([{
+                "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": MEMORY, "namespace": "kube-system"},
+                "data": {**memory, component.name: component.input_key()},
+            }])
+
+
+def _memory(kube: Kube) -> dict[str, str]:
+    try:
+        return dict(kube.get("ConfigMap", MEMORY, "kube-system").get("data") or {})
+    except NotFound:
+        return {}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `up`, which are those of a run."""
+    parser.add_argument("--nodes", type=int, default=1, help="1, or 3 with one zone label each (default: %(default)s)")
+    parser.add_argument("--gateway-port", type=int, default=0, help="loopback port of the ingress gateway; 0 takes any (default: %(default)s)")
+    parser.add_argument("--images", choices=("auto", "published", "source"), default="auto", help="where images come from (default: %(default)s)")
+    parser.add_argument("--components", default=",".join(NAMES), help="comma-separated (default: %(default)s)")
+    parser.add_argument("--prepare-host", choices=("auto", "never"), default="auto", help="whether a Debian host may be prepared (default: %(default)s)")
+
+
+def up(args: argparse.Namespace) -> int:
+    """Bring up the testbed and keep it."""
+    testbed = Testbed(
+        Options(
+            name=args.cluster_name, nodes=args.nodes, gateway_port=args.gateway_port, keep=True, images=args.images,
+            components=tuple(args.components.split(",")), prepare_host=args.prepare_host,
+        ),
+        Timeouts(),
+    )
+    try:
+        testbed.bring_up()
+        testbed.require(testbed.options.components)
+    finally:
+        testbed.close()
+    assert testbed.cluster is not None
+    progress.say(f"kubeconfig: {testbed.cluster.kubeconfig}")
+    progress.say(f"ingress gateway: {testbed.cluster.gateway_url}")
+    return 0
+
+
+def provider_of(args: argparse.Namespace) -> KindProvider:
+    """Return the provider of a named cluster, for deleting it: no image is needed for that but kind itself."""
+    return KindProvider(KindSettings(args.cluster_name, keep=True), ImageStore("source"), Timeouts())

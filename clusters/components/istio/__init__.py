@@ -1,0 +1,1 @@
+"""Istio: control plane, sidecar injection and ingress gateway."""

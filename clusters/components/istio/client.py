@@ -1,0 +1,134 @@
+"""The questions a check may ask of Istio: has the configuration arrived, what does a proxy hold, what did it log."""
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clusters.kube import ExecFailed, Kube
+from clusters.manifests import load_manifest
+from clusters.timeouts import Timeouts
+from clusters.waiting import eventually
+
+BARRIER = Path(__file__).parent / "manifests" / "propagation_barrier.yaml"
+GATEWAY_BARRIER = Path(__file__).parent / "manifests" / "gateway_barrier.yaml"
+SIDECAR = "istio-proxy"
+NO_CONTENT = 204
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """How long applied configuration took to reach the last of `proxies`, in seconds from the API server's answer."""
+
+    kinds: tuple[str, ...]
+    proxies: tuple[str, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as the report keeps them."""
+        return {"kinds": list(self.kinds), "proxies": list(self.proxies), "seconds": round(self.seconds, 3)}
+
+
+@dataclass(frozen=True)
+class IstioClient:
+    """Istio as a check sees it, through the API server only."""
+
+    kube: Kube
+    timeouts: Timeouts
+
+    def await_propagation(self, namespace: str, pods: Iterable[str], kinds: Iterable[str], applied_at: float) -> Propagation:
+        """Return when every proxy of `pods` holds all configuration that was applied before this call.
+
+        Istio has no reliable answer to "has it arrived?", so a barrier is sent behind the configuration: a
+        VirtualService whose route carries a fresh name. istiod pushes whole snapshots, and in one push routes come last
+        (clusters, endpoints, listeners, routes), so a proxy that shows the name holds everything that istiod knew
+        when it built that snapshot. Another kind travels through another watch and may be a moment behind the first
+        barrier; a second one, sent after the first was seen, is at least one debounce window later and closes the gap.
+
+        The barrier confirms that the configuration is *there*, whatever it says. Whether it says the right thing is for
+        the traffic to show; that is why a mutated manifest passes here and fails there.
+
+        Raises:
+            TimedOut: a proxy did not get the barrier; the message names the proxy and what it holds.
+
+        """
+        kinds = tuple(dict.fromkeys(kinds))
+        pods = tuple(pods)
+        rounds = 1 if set(kinds) <= {"VirtualService"} else 2
+        for _ in range(rounds):
+            marker = f"barrier-{uuid.uuid4().hex[:12]}"
+            self.kube.apply(load_manifest(BARRIER, marker=marker), namespace)
+            for pod in pods:
+                eventually(
+                    lambda pod=pod, marker=marker: self._assert_holds(namespace, pod, marker), within=self.timeouts.propagation, every=0.1,
+                    subject=f"configuration of {', '.join(kinds)} not at proxy {namespace}/{pod}",
+                )
+        return Propagation(kinds, pods, time.monotonic() - applied_at)
+
+    def await_gateway(self, namespace: str, kinds: Iterable[str], applied_at: float, status_of: Callable[[str], int]) -> Propagation:
+        """Return when the ingress gateway serves all configuration that was applied before this call.
+
+        Its admin port belongs to the cluster's owner, so the barrier is asked for with traffic that is thrown away:
+        `status_of` requests `/` of a host and returns the status, and only the barrier's own host is answered 204.
+
+        Raises:
+            TimedOut: the gateway did not get the barrier.
+
+        """
+        for _ in range(2):
+            marker = f"barrier-{uuid.uuid4().hex[:12]}"
+            self.kube.apply(load_manifest(GATEWAY_BARRIER, marker=marker, namespace=namespace), namespace)
+
+            def served(host: str = f"{marker}.{namespace}.propagation-barrier.internal") -> None:
+                status = status_of(host)
+                assert status == NO_CONTENT, f"host {host} is answered {status}, expected {NO_CONTENT}"  # noqa: S101  # the form of a wait
+
+            eventually(served, within=self.timeouts.propagation, every=0.1, consecutive=2, subject=f"configuration of {', '.join(kinds)} not at the ingress gateway")
+        return Propagation(tuple(dict.fromkeys(kinds)), ("istio-ingressgateway",), time.monotonic() - applied_at)
+
+    def _assert_holds(self, namespace: str, pod: str, marker: str) -> None:
+        held = self.routes_dump(namespace, pod)
+        if marker not in held:
+            seen = sorted(set(re.findall(r"barrier-[0-9a-f]{12}", held)))
+            version = re.findall(r'"version_info":\s*"([^"]+)"', held)
+            raise AssertionError(
+                f"VirtualService/propagation-barrier has not arrived: expected route {marker}, "
+                f"the proxy holds {seen or 'no barrier'} at version {version[:1] or 'unknown'}",
+            )
+
+    def routes_dump(self, namespace: str, pod: str) -> str:
+        """Return a proxy's dynamic routes as JSON text; a proxy that does not answer yet counts as not yet there.
+
+        Raises:
+            AssertionError: the proxy's admin port did not answer.
+
+        """
+        return self.proxy_admin(namespace, pod, "config_dump?resource=dynamic_route_configs")
+
+    def proxy_admin(self, namespace: str, pod: str, path: str) -> str:
+        """Return the answer of a proxy's admin port, which listens on the pod's loopback only.
+
+        Raises:
+            AssertionError: the proxy's admin port did not answer.
+
+        """
+        try:
+            return self.kube.exec(pod, namespace, SIDECAR, ["pilot-agent", "request", "GET", path])
+        except ExecFailed as error:
+            raise AssertionError(f"proxy {namespace}/{pod} does not answer GET {path}: {error}") from None
+
+    def access_log(self, namespace: str, pod: str, since_seconds: int) -> list[Mapping[str, Any]]:
+        """Return the JSON access log entries of one proxy over the last `since_seconds`."""
+        entries = []
+        for line in self.kube.logs(pod, namespace, SIDECAR, since=since_seconds).splitlines():
+            if line.startswith("{"):
+                try:
+                    entries.append(json.loads(line))
+                except json.JSONDecodeError:
+                    # A line that was cut while the log was read is complete at the next reading.
+                    continue
+        return [entry for entry in entries if "request_id" in entry]
