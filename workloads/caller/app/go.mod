@@ -1,0 +1,3 @@
+module faasmesh/caller
+
+go 1.26

@@ -1,0 +1,112 @@
+"""Fixtures for what runs on the cluster: one namespace an area, and the clients in it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from clusters.bringup import Testbed
+from clusters.components.istio.client import IstioClient
+from clusters.fixtures import RUN_LABEL
+from clusters.kube import Kube
+from clusters.timeouts import Timeouts
+from workloads.caller import caller as caller_objects
+from workloads.caller.client import Caller
+from workloads.deploy import deploy
+from workloads.ingress import InClusterIngress, Ingress, LoopbackIngress
+from workloads.intruder import intruder as intruder_objects
+
+Objects = list[dict[str, Any]]
+
+
+@dataclass
+class World:
+    """One namespace of the run with sidecar injection, and what has been deployed to it.
+
+    Pods start once and serve every check of an area; a check changes the mesh around them, never them.
+    """
+
+    kube: Kube
+    timeouts: Timeouts
+    namespace: str
+    image: Callable[[str], str]
+    _deployed: set[str] = field(default_factory=set)
+
+    def deploy(self, functions: Mapping[str, Objects]) -> None:
+        """Deploy what is not there yet and wait for all of it together: pods start side by side.
+
+        Keys are the names of the Deployments.
+        """
+        new = [one for name, objects in functions.items() if name not in self._deployed for one in objects]
+        if new:
+            deploy(self.kube, self.namespace, [self._with_images(one) for one in new], within=self.timeouts.deployment_available)
+            self._deployed.update(functions)
+
+    def pod(self, name: str) -> str:
+        """Return the name of the running pod of a Deployment."""
+        pods = [pod for pod in self.kube.pods(self.namespace, f"app={name}") if not pod["metadata"].get("deletionTimestamp")]
+        return str(pods[0]["metadata"]["name"])
+
+    def _with_images(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Name every container's image as this cluster pulls it."""
+        for container in document["spec"]["template"]["spec"]["containers"] if document["kind"] == "Deployment" else ():
+            container["image"] = self.image(container["image"])
+        return document
+
+    def address(self, pod: str) -> str:
+        """Return a pod's IP address."""
+        return str(self.kube.get("Pod", pod, self.namespace)["status"]["podIP"])
+
+    def proxied_pods(self) -> list[str]:
+        """Return the pods of the namespace that carry a sidecar."""
+        return sorted(
+            pod["metadata"]["name"]
+            for pod in self.kube.pods(self.namespace)
+            if not pod["metadata"].get("deletionTimestamp")
+            and any(c["name"] == "istio-proxy" for c in (*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])))
+        )
+
+
+@pytest.fixture(scope="session")
+def worlds(testbed: Testbed, kube: Kube, istio: IstioClient, timeouts: Timeouts, run_id: str) -> Callable[[str], World]:
+    """The namespaces of the run, one per area, made on first use."""
+    made: dict[str, World] = {}
+
+    def world(area: str) -> World:
+        if area not in made:
+            name = f"faasmesh-{area}-{run_id}"
+            kube.create_namespace(name, {RUN_LABEL: run_id, "faasmesh.dev/area": area, "istio-injection": "enabled"})
+            made[area] = World(kube, timeouts, name, testbed.workload_image)
+        return made[area]
+
+    del istio  # needed before the first pod: a namespace made earlier would stay without sidecars
+    return world
+
+
+@pytest.fixture(scope="module")
+def world(worlds: Callable[[str], World], request: pytest.FixtureRequest) -> World:
+    """The namespace of this module's area."""
+    return worlds(request.path.parent.name)
+
+
+@pytest.fixture(scope="module")
+def caller(world: World) -> Caller:
+    """A client inside the mesh: it makes the calls of a draw and records each."""
+    world.deploy({"caller": caller_objects()})
+    return Caller(world.kube, world.namespace, world.pod("caller"))
+
+
+@pytest.fixture(scope="module")
+def intruder(world: World) -> Caller:
+    """A client beside the mesh: no sidecar, no identity, plaintext."""
+    world.deploy({"intruder": intruder_objects()})
+    return Caller(world.kube, world.namespace, world.pod("intruder"))
+
+
+@pytest.fixture(scope="module")
+def ingress(testbed: Testbed, request: pytest.FixtureRequest) -> Ingress:
+    """A client of the ingress gateway: from the host where it has a way in, else from beside the mesh."""
+    if testbed.cluster is not None and testbed.cluster.gateway_url:
+        return LoopbackIngress(testbed.cluster.gateway_url)
+    return InClusterIngress(request.getfixturevalue("intruder"))

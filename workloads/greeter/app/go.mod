@@ -1,0 +1,3 @@
+module faasmesh/greeter
+
+go 1.26

@@ -1,0 +1,84 @@
+// The greeter is the sample function: it says which version and pod answered and what it saw of the request.
+//
+// Environment: PORT (8080), VERSION ("unversioned"), POD_NAME (host name), TARGET (adds "greeting": "Hello <TARGET>!"),
+// DRAIN_DELAY (0s: how long to go on accepting after SIGTERM, for the mesh to hear that the pod leaves), ADMIN_PORT (none: a
+// second port that serves only the four below, for a testbed that the mesh would refuse).
+//
+//	GET  /healthz        200 while it serves, 503 once it drains
+//	GET  /metrics        Prometheus text
+//	GET  /_counts        what was counted (counts.go)
+//	POST /_counts/reset  counts from zero again
+//
+// Every other path, with any method, is a request to the function (greeter.go); a request may also ask it to misbehave
+// (behaviour.go). HTTP/1.1 and HTTP/2 without TLS are served on one port.
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// A pod of the suites is given 2 s to end; what has not been answered by then is cut off either way.
+const drainBound = 1500 * time.Millisecond
+
+func main() {
+	if err := serve(); err != nil {
+		fmt.Fprintln(os.Stderr, "greeter:", err)
+		os.Exit(1)
+	}
+}
+
+func serve() error {
+	drainDelay, err := time.ParseDuration(environment("DRAIN_DELAY", "0s"))
+	if err != nil {
+		return fmt.Errorf("DRAIN_DELAY: %w", err)
+	}
+	pod := os.Getenv("POD_NAME")
+	if pod == "" {
+		pod, _ = os.Hostname()
+	}
+	stopping, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+
+	function := newGreeter(environment("VERSION", "unversioned"), pod, os.Getenv("TARGET"))
+	servers := map[string]*http.Server{environment("PORT", "8080"): function.server(function)}
+	if port := os.Getenv("ADMIN_PORT"); port != "" {
+		servers[port] = function.server(http.HandlerFunc(function.administer))
+	}
+	failed := make(chan error, len(servers))
+	for port, server := range servers {
+		listener, err := net.Listen("tcp", ":"+port)
+		if err != nil {
+			return err
+		}
+		go func() { failed <- server.Serve(listener) }()
+	}
+	select {
+	case err := <-failed:
+		return err
+	case <-stopping.Done():
+	}
+	close(function.draining)
+	time.Sleep(drainDelay)
+	ctx, cancel := context.WithTimeout(context.Background(), drainBound)
+	defer cancel()
+	for _, server := range servers {
+		if err := server.Shutdown(ctx); err != nil {
+			server.Close()
+		}
+	}
+	return nil
+}
+
+func environment(name, otherwise string) string {
+	if value := os.Getenv(name); value != "" {
+		return value
+	}
+	return otherwise
+}

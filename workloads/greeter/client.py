@@ -1,0 +1,69 @@
+"""The greeter's client: asks a function's pod what reached it."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from workloads.greeter import ADMIN_PORT
+
+HTTP_OK = 200
+
+
+class Answered(Protocol):
+    """An HTTP answer, as `clusters.kube.ProxyResponse`."""
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+
+
+class Cluster(Protocol):
+    """What asking needs of `clusters.kube.Kube`."""
+
+    def request(self, pod: str, namespace: str, port: int, method: str, path: str) -> Answered:
+        """Return the pod's answer, whatever its status."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What reached one pod since it started or was last reset, health checks and scrapes left out.
+
+    `by_request_id` knows the last 10 000 ids, `connections` the TCP connections that carried at least one request.
+    """
+
+    total: int
+    by_path: dict[str, int]
+    by_request_id: dict[str, int]
+    connections: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as JSON types, as evidence files keep them."""
+        return dict(vars(self))
+
+
+class Greeter:
+    """One pod of a function, asked on a port that the mesh leaves alone."""
+
+    def __init__(self, kube: Cluster, namespace: str, pod: str) -> None:
+        self.namespace = namespace
+        self.pod = pod
+        self._kube = kube
+
+    def counts(self) -> Counts:
+        """Return the counts. ConnectionError when the pod answers with anything else, or not."""
+        return self._ask("GET", "/_counts")
+
+    def reset_counts(self) -> Counts:
+        """Count from zero; what arrives meanwhile is counted on one side or the other, never on both."""
+        return self._ask("POST", "/_counts/reset")
+
+    def _ask(self, method: str, path: str) -> Counts:
+        answer = self._kube.request(self.pod, self.namespace, ADMIN_PORT, method, path)
+        if answer.status != HTTP_OK:
+            raise ConnectionError(f"{method} {path} of pod {self.namespace}/{self.pod} answered {answer.status}: {answer.body[:300]!r}")
+        said: dict[str, Any] = json.loads(answer.body)
+        return Counts(said["total"], said["by_path"], said["by_request_id"], said["connections"])
