@@ -1,0 +1,1 @@
+"""What must hold: one folder per area, one file per behaviour."""

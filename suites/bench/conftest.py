@@ -1,0 +1,28 @@
+"""What the benchmarks measure: one function, asked in several ways in one run, so that the ratios hold on any machine."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from workloads.fixtures import World
+from workloads.greeter import greeter
+
+
+@pytest.fixture(scope="module")
+def target(world: World) -> str:
+    """A function in the mesh; returns its address."""
+    world.deploy({"bench-function": greeter("bench-function", "v1")})
+    return "http://bench-function/bench"
+
+
+@pytest.fixture(scope="module")
+def figures(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], None]]:
+    """Collect figures as (name, value) and print them as a table at the end, past pytest's capture."""
+    collected: list[tuple[str, str]] = []
+    yield lambda name, value: collected.append((name, value))
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    width = max((len(name) for name, _ in collected), default=0)
+    with capture.global_and_fixture_disabled():
+        for name, value in collected:
+            print(f"\n{name:<{width}}  {value}", end="")  # noqa: T201  # a benchmark's result is what it prints
+        print()  # noqa: T201  # see above

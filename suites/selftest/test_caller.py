@@ -1,0 +1,255 @@
+"""The caller: its client asks for exact draws, and the programs themselves, built and run here, make them."""
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from clusters.paths import cache_root
+from clusters.waiting import eventually
+from workloads.caller.client import Caller, DrawIncomplete
+from workloads.greeter.client import Greeter
+
+WORKLOADS = Path(__file__).parents[2] / "workloads"
+
+
+@dataclass
+class Answer:
+    """An HTTP answer."""
+
+    status: int
+    body: bytes
+
+
+@dataclass
+class RecordedKube:
+    """Answers every request with one answer, and keeps what was asked."""
+
+    answer: Answer
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    def request(  # noqa: PLR0917  # as Kube has it
+        self, pod: str, namespace: str, port: int, method: str, path: str,
+        body: bytes | None = None, headers: Mapping[str, str] | None = None, timeout: float = 0,
+    ) -> Answer:  # fmt: skip
+        """Note the request."""
+        del headers
+        self.asked.append({"to": f"{namespace}/{pod}:{port}{path}", "method": method, "body": body, "timeout": timeout})
+        return self.answer
+
+
+def answered(*indexes: int, count: int) -> Answer:
+    records = [{"index": i, "status": 200, "error": "", "latency_ms": 1, "started_ms": 0} for i in indexes]
+    draw = {"url": "u", "method": "GET", "count": count, "concurrency": 1, "began": "", "seconds": 1, "records": records}
+    return Answer(200, json.dumps(draw).encode())
+
+
+def test_an_order_says_what_was_asked_in_the_order_it_was_asked() -> None:
+    kube = RecordedKube(answered(0, 1, count=2))
+
+    Caller(kube, "ns", "pod").draw("http://f/", count=2, headers=[("B", "1"), ("a", ""), ("B", "2")], body=b"\0x", timeout_s=0.5, rate_per_s=4)
+
+    (asked,) = kube.asked
+    order = json.loads(asked["body"])
+    assert (asked["method"], asked["to"]) == ("POST", "ns/pod:9000/draw")
+    assert order["headers"] == [["B", "1"], ["a", ""], ["B", "2"]]
+    assert base64.b64decode(order["body_base64"]) == b"\0x"
+    assert (order["timeout_ms"], order["count"], order["rate_per_s"]) == (500, 2, 4)
+
+
+def test_no_two_orders_have_one_id() -> None:
+    kube = RecordedKube(answered(0, count=1))
+    caller = Caller(kube, "ns", "pod")
+
+    caller.draw("http://f/")
+    caller.draw("http://f/")
+
+    assert len({json.loads(asked["body"])["id"] for asked in kube.asked}) == 2
+
+
+def test_a_draw_is_waited_for_as_long_as_it_may_take() -> None:
+    kube = RecordedKube(answered(*range(10), count=10))
+
+    Caller(kube, "ns", "pod").draw("http://f/", count=10, concurrency=4, timeout_s=7, rate_per_s=2)
+
+    assert kube.asked[0]["timeout"] >= 3 * 7 + 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (answered(0, count=2), "expected one record for each of 2 calls, seen 1"),
+        (answered(0, 1, 2, count=2), "seen 3"),
+        (answered(0, 0, count=2), "expected one record for each"),
+        (Answer(400, b'{"error": "count is 0"}'), "the caller answered 400: count is 0"),
+        (Answer(409, b'{"error": "was already ordered"}'), "409: was already ordered"),
+        (Answer(502, b"<html>"), "502: <html>"),
+        (Answer(200, b'{"url": "u", "rec'), "is not a draw"),
+        (Answer(200, b"{}"), "lacks began"),
+    ],
+)
+def test_a_draw_not_made_as_ordered_is_no_draw(answer: Answer, said: str) -> None:
+    with pytest.raises(DrawIncomplete, match=said):
+        Caller(RecordedKube(answer), "ns", "pod").draw("http://f/", count=2)
+
+
+@dataclass(frozen=True)
+class Loopback:
+    """Sends what is meant for a pod's port to a port of this machine."""
+
+    ports: dict[int, int]
+
+    def request(  # noqa: PLR0917  # as Kube has it
+        self, pod: str, namespace: str, port: int, method: str, path: str,
+        body: bytes | None = None, headers: Mapping[str, str] | None = None, timeout: float = 10,
+    ) -> Answer:  # fmt: skip
+        """Send the request."""
+        del pod, namespace
+        answer = requests.request(method, f"http://127.0.0.1:{self.ports[port]}{path}", data=body, headers=headers, timeout=timeout)
+        return Answer(answer.status_code, answer.content)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A caller and a greeter that run on this machine."""
+
+    caller: Caller
+    greeter: Greeter
+    url: str
+
+
+def go(*arguments: str, folder: Path) -> None:
+    """Run the Go of this environment, with the compiler's cache that image builds use."""
+    cache = cache_root() / "go"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GO", "CGO_"))} | {
+        "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly -buildvcs=false -trimpath", "GOWORK": "off", "CGO_ENABLED": "0",
+        "GOPATH": str(cache), "GOCACHE": str(cache / "build"),
+    }  # fmt: skip
+    done = subprocess.run([Path(sys.executable).parent / "go", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, f"go {' '.join(arguments)} in {folder}:\n{done.stdout}{done.stderr}"
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Build the two programs as their images are built, and run each in a process of its own."""
+    folder = tmp_path_factory.mktemp("bin")
+    serving, admin, control = free_ports(3)
+    settings = {
+        "greeter": {"PORT": str(serving), "ADMIN_PORT": str(admin), "VERSION": "v1", "POD_NAME": "greeter-0", "TARGET": "Serverless World"},
+        "caller": {"CONTROL_PORT": str(control)},
+    }
+    with ExitStack() as running:
+        for name, setting in settings.items():
+            go("build", "-ldflags", "-s -w", "-o", str(folder / name), ".", folder=WORKLOADS / name / "app")
+            process = running.enter_context(subprocess.Popen([folder / name], env=setting))
+            running.callback(process.terminate)
+        for port in (serving, control):
+            eventually(partial(healthy, port), within=10, every=0.02, ignoring=(requests.ConnectionError,))
+        kube = Loopback({9000: control})
+        yield Pair(Caller(kube, "ns", "caller"), Greeter(Loopback({9000: admin}), "ns", "greeter-0"), f"http://127.0.0.1:{serving}")
+
+
+def healthy(port: int) -> None:
+    assert requests.get(f"http://127.0.0.1:{port}/healthz", timeout=1).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["greeter", "caller"])
+def test_the_program_s_own_tests_hold(name: str) -> None:
+    go("vet", ".", folder=WORKLOADS / name / "app")
+    go("test", ".", folder=WORKLOADS / name / "app")
+
+
+def test_every_call_arrives_once(pair: Pair) -> None:
+    pair.greeter.reset_counts()
+
+    draw = pair.caller.draw(f"{pair.url}/a", count=500, concurrency=8)
+
+    counts = pair.greeter.counts()
+    assert (counts.total, counts.by_path, counts.connections) == (500, {"/a": 500}, 8)
+    assert counts.by_request_id == dict.fromkeys((record.request_id for record in draw.records), 1)
+    assert len({record.connection for record in draw.records}) == 8
+    assert (draw.statuses(), draw.versions(), draw.pods(), draw.failures) == ({200: 500}, {"v1": 500}, {"greeter-0": 500}, ())
+
+
+def test_fresh_connections_are_as_many_as_calls(pair: Pair) -> None:
+    pair.greeter.reset_counts()
+
+    draw = pair.caller.draw(pair.url, count=20, concurrency=4, fresh_connections=True)
+
+    assert pair.greeter.counts().connections == 20
+    assert len({record.connection for record in draw.records}) == 20
+
+
+def test_the_function_sees_the_headers_that_were_ordered(pair: Pair) -> None:
+    headers = [("Host", "user-service.serverless.example.com"), ("user-type", "premium"), ("User-Type", ""), ("user-type", "Premium"), ("x-request-id", "mine")]
+
+    (record,) = pair.caller.draw(pair.url, headers=headers).records
+
+    assert record.seen["user-type"] == ["premium", "", "Premium"]
+    assert record.seen["host"] == ["user-service.serverless.example.com"]
+    assert record.request_id == "mine"
+    assert record.headers["x-request-id"] == ["mine"]
+
+
+def test_records_keep_the_headers_that_were_named(pair: Pair) -> None:
+    (record,) = pair.caller.draw(pair.url, keep_headers=["X-Pod"], keep_seen=[]).records
+
+    assert (record.headers, record.seen, record.version) == ({"x-pod": ["greeter-0"]}, {}, "v1")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "error"),
+    [
+        ("x-greeter-status=503", 503, ""),
+        ("x-greeter-close=true", 0, "read: closed by the other side"),
+        ("x-greeter-hang=true", 0, "read: timeout"),
+        ("x-greeter-fail-first=1", 503, ""),
+        ("x-greeter-status=999", 400, ""),
+    ],
+)
+def test_the_function_misbehaves_as_asked(pair: Pair, asked: str, status: int, error: str) -> None:
+    (record,) = pair.caller.draw(f"{pair.url}/?{asked}", timeout_s=0.2).records
+
+    assert (record.status, record.error) == (status, error)
+
+
+def test_a_delay_is_part_of_the_latency(pair: Pair) -> None:
+    (record,) = pair.caller.draw(pair.url, headers=[("x-greeter-delay", "50ms")]).records
+
+    assert record.latency_ms >= 50
+
+
+def test_a_failing_function_recovers_after_the_attempts_it_was_asked_for(pair: Pair) -> None:
+    draw = pair.caller.draw(pair.url, count=4, headers=[("x-greeter-fail-first", "2"), ("x-request-id", "retried")])
+
+    assert [record.status for record in draw.records] == [503, 503, 200, 200]
+    assert pair.greeter.counts().by_request_id["retried"] == 4
+
+
+def test_the_target_greets_it(pair: Pair) -> None:
+    assert requests.get(pair.url, timeout=5).json()["greeting"] == "Hello Serverless World!"
+
+
+def test_an_order_beyond_the_bounds_is_refused(pair: Pair) -> None:
+    with pytest.raises(DrawIncomplete, match="count is 200001, expected 1 to 200000"):
+        pair.caller.draw(pair.url, count=200_001)

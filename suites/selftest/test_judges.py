@@ -1,0 +1,215 @@
+"""Self-tests of the judges: each holds, is refuted, stays open, and never holds on nothing."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clusters.errors import UserError
+from suites.support import judges, sampling
+
+MEMBER = "spiffe://cluster.local/ns/serverless/sa/caller"
+XFCC = f'By=spiffe://cluster.local/ns/serverless/sa/function;Hash=0a1b;Subject="O=x, CN=\\"a,b;URI=c\\"";URI={MEMBER}'
+SEEN = {"x-forwarded-client-cert": [XFCC], "user-type": ["premium"]}
+
+
+def record(version="v1", status=200, **more):
+    return {"index": 0, "status": status, "error": "", "version": version, "flags": "", "seen": SEEN if version else {}, **more}
+
+
+def draw(*records, count=None):
+    numbered = [{**each, "index": index} for index, each in enumerate(records)]
+    return {"count": len(numbered) if count is None else count, "records": numbered}
+
+
+def shares(**counts):
+    return draw(*(record(version) for version, count in counts.items() for _ in range(count)))
+
+
+RESET = record("", 0, error="read tcp 10.0.0.1:4->10.0.0.2:80: read: connection reset by peer")
+TIMEOUT = record("", 0, error="context deadline exceeded")
+GONE = record("", 503, flags="UF,URX")
+NO_ROUTE = record("", 404, flags="NR")
+ALIVE = shares(v1=3)
+DECLARED = {"standard": 0.9, "backup": 0.1}
+
+# Every judge over draws, with a draw on which it holds.
+JUDGES = {
+    "no_failures": (lambda d: judges.no_failures("c", d), ALIVE),
+    "every_status": (lambda d: judges.every_status("c", d, 200), ALIVE),
+    "split": (lambda d: judges.split("c", d, declared=DECLARED, alpha=1e-5), shares(standard=1800, backup=200)),
+    "sequential_split": (
+        lambda d: judges.sequential_split("c", d, version="backup", test=sampling.SequentialTest(0.1, 0.05, 1e-3, 1e-2, 3000)),
+        draw(*(record("backup" if index % 10 == 0 else "standard") for index in range(1500))),
+    ),
+    "only_version": (lambda d: judges.only_version("c", d, "v1"), ALIVE),
+    "never_version": (lambda d: judges.never_version("c", d, "v2"), ALIVE),
+    "versions_seen": (lambda d: judges.versions_seen("c", d, ["v1"]), ALIVE),
+    "header_seen": (lambda d: judges.header_seen("c", d, "User-Type", "premium"), ALIVE),
+    "header_absent": (lambda d: judges.header_absent("c", d, "authorization"), ALIVE),
+    "peer_identity": (lambda d: judges.peer_identity("c", d, MEMBER), ALIVE),
+    "no_peer_identity": (lambda d: judges.no_peer_identity("c", d), draw(record(seen={"host": ["a"]}))),
+    "refused": (lambda d: judges.refused("c", d, control=ALIVE), draw(RESET, RESET)),
+    "refused by status": (lambda d: judges.refused("c", d, control=ALIVE, status=404), draw(NO_ROUTE)),
+    "refused, its control": (lambda d: judges.refused("c", draw(RESET), control=d), ALIVE),
+    "all_refused": (lambda d: judges.all_refused("c", {"a": d, "b": draw(RESET)}, control=ALIVE), draw(RESET)),
+}
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_every_judge_can_hold(name):
+    judge, good = JUDGES[name]
+
+    claim = judge(good)
+
+    assert claim.held is True, claim.text()
+
+
+@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize("empty", [{}, {"records": []}, {"count": 0, "records": []}, {"count": 5, "records": []}], ids=str)
+def test_no_judge_holds_on_nothing(name, empty):
+    assert JUDGES[name][0](empty).held is not True
+
+
+@pytest.mark.parametrize("name", [name for name in JUDGES if name != "sequential_split"])
+def test_no_judge_holds_on_a_draw_with_calls_missing(name):
+    judge, good = JUDGES[name]
+
+    assert judge({**good, "count": len(good["records"]) + 1}).held is not True
+
+
+@pytest.mark.parametrize("name", [name for name in JUDGES if name != "refused, its control"])
+@given(st.lists(st.sampled_from([TIMEOUT, record("", 0), GONE, record("", 502), record("", 0, error="no such host")]), min_size=1, max_size=5))
+def test_no_judge_holds_on_calls_that_only_got_lost(name, lost):
+    assert JUDGES[name][0](draw(*lost)).held is not True
+
+
+@pytest.mark.parametrize("name", JUDGES)
+@given(st.lists(st.fixed_dictionaries({
+    "status": st.sampled_from([0, 200, 301, 403, 404, 500, 503]), "version": st.sampled_from(["", "v1", "standard", "backup"]),
+    "flags": st.sampled_from(["", "-", "NR", "UF", "UF,URX", "FI"]), "error": st.sampled_from(["", "EOF", "i/o timeout"]),
+}), max_size=6))
+def test_every_judge_says_a_sentence_about_any_draw(name, records):
+    claim = JUDGES[name][0](draw(*records))
+
+    assert claim.said
+    assert claim.held is not False or (claim.expected and claim.got)
+
+
+@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize("broken", [{"records": 5}, {"records": "abc"}, {"records": [1]}, {"records": [{"status": "200"}]}, [], "draw"], ids=str)
+def test_what_is_no_draw_is_a_damaged_file(name, broken):
+    with pytest.raises(UserError, match="evidence of claim c"):
+        JUDGES[name][0](broken)
+
+
+REFUTED = {
+    "a failed call": judges.no_failures("c", draw(record(), record("", 503))),
+    "an excused and another": judges.no_failures("c", draw(GONE, record("v1", 500)), excused=judges.UPSTREAM_GONE),
+    "another status": judges.every_status("c", draw(record(), record(status=201)), 200),
+    "85 to 15": judges.split("c", shares(standard=1700, backup=300), declared=DECLARED, alpha=1e-5),
+    "one leg silent": judges.split("c", shares(standard=2000), declared=DECLARED, alpha=1e-5),
+    "an undeclared version": judges.split("c", shares(standard=1800, backup=199, premium=1), declared=DECLARED, alpha=1e-5),
+    "a call without a route": judges.split("c", draw(*shares(standard=900, backup=100)["records"], NO_ROUTE), declared=DECLARED, alpha=1e-5),
+    "a wrong split with lost calls": judges.split("c", draw(*shares(standard=1400, backup=600)["records"], GONE, GONE), declared=DECLARED, alpha=1e-5),
+    "a wrong version": judges.only_version("c", shares(v1=99, v2=1), "v1"),
+    "a wrong version among lost calls": judges.only_version("c", draw(record("v2"), GONE), "v1"),
+    "no version but 404": judges.only_version("c", draw(record(), NO_ROUTE), "v1"),
+    "the forbidden version": judges.never_version("c", shares(v1=99, v2=1), "v2"),
+    "a version never seen": judges.versions_seen("c", ALIVE, ["v1", "v2"]),
+    "another header value": judges.header_seen("c", ALIVE, "user-type", "standard"),
+    "a header twice": judges.header_seen("c", draw(record(seen={"user-type": ["premium", "premium"]})), "user-type", "premium"),
+    "a header that should be gone": judges.header_absent("c", ALIVE, "user-type"),
+    "another peer": judges.peer_identity("c", ALIVE, MEMBER + "x"),
+    "no peer": judges.peer_identity("c", draw(record(seen={"host": ["a"]})), MEMBER),
+    "a peer where none should be": judges.no_peer_identity("c", ALIVE),
+    "a refused call that was served": judges.refused("c", draw(RESET, record()), control=ALIVE),
+    "a function that refuses itself": judges.refused("c", draw(record("v1", 403)), control=ALIVE, status=403),
+    "refused with another status": judges.refused("c", draw(record("", 401)), control=ALIVE, status=403),
+    "answered instead of closed": judges.refused("c", draw(record("", 403)), control=ALIVE),
+    "one of several not refused": judges.all_refused("c", {"a": draw(RESET), "b": ALIVE}, control=ALIVE),
+    "the nonce in the clear": judges.encrypted("c", {"segments": 4, "bytes": 900, "tls_records": 2, "plaintext_nonce_found": True}),
+    "no TLS record": judges.encrypted("c", {"segments": 4, "bytes": 900, "tls_records": 0, "plaintext_nonce_found": False}),
+    "no nonce": judges.plaintext("c", {"segments": 4, "bytes": 900, "tls_records": 2, "plaintext_nonce_found": False}),
+}
+
+
+@pytest.mark.parametrize("name", REFUTED)
+def test_every_judge_can_be_refuted(name):
+    claim = REFUTED[name]
+
+    assert claim.held is False, claim.text()
+    assert claim.expected
+    assert claim.got
+
+
+OPEN = {
+    "only excused failures": judges.no_failures("c", draw(record(), GONE), excused=judges.UPSTREAM_GONE),
+    "no answer": judges.every_status("c", draw(record(), TIMEOUT), 200),
+    "a pod killed in the middle": judges.split("c", draw(*shares(standard=1800, backup=200)["records"], GONE), declared=DECLARED, alpha=1e-5),
+    "too few to reject anything": judges.split("c", shares(standard=3), declared=DECLARED, alpha=1e-5),
+    "too few for the shift": judges.split("c", shares(standard=1800, backup=200), declared=DECLARED, alpha=1e-5, shift=0.04),
+    "a lost call": judges.only_version("c", draw(record(), TIMEOUT), "v1"),
+    "fewer than wanted": judges.only_version("c", ALIVE, "v1", least=4),
+    "a missing version and lost calls": judges.versions_seen("c", draw(record(), GONE), ["v1", "v2"]),
+    "a time-out is no refusal": judges.refused("c", draw(TIMEOUT), control=ALIVE),
+    "nobody listens": judges.refused("c", draw(record("", 0, error="connect: connection refused")), control=ALIVE),
+    "a dead control": judges.refused("c", draw(RESET), control=draw(TIMEOUT)),
+    "a refused control": judges.refused("c", draw(record("", 403)), control=draw(record("", 403)), status=403),
+    "nothing tried": judges.all_refused("c", {}, control=ALIVE),
+    "one of several unclear": judges.all_refused("c", {"a": draw(RESET), "b": draw(TIMEOUT)}, control=ALIVE),
+    "nothing captured": judges.encrypted("c", {"segments": 0, "bytes": 0, "tls_records": 0, "plaintext_nonce_found": False}),
+    "no capture": judges.encrypted("c", {}),
+    "nothing captured in the clear": judges.plaintext("c", {}),
+    "undecided": judges.sequential_split("c", shares(v1=3), version="v1", test=sampling.SequentialTest(0.5, 0.1, 1e-3, 1e-2, 3)),
+    "a call lost on the way to a decision": judges.sequential_split("c", draw(GONE, *shares(v1=900)["records"]), version="v1", test=sampling.SequentialTest(0.5, 0.1, 1e-3, 1e-2, 3000)),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_every_judge_can_stay_open(name):
+    claim = OPEN[name]
+
+    assert claim.held is None, claim.text()
+
+
+def test_a_capture_that_holds():
+    assert judges.encrypted("c", {"segments": 4, "bytes": 900, "tls_records": 2, "plaintext_nonce_found": False}).held is True
+    assert judges.plaintext("c", {"segments": 4, "bytes": 900, "tls_records": 0, "plaintext_nonce_found": True}).held is True
+
+
+def test_a_capture_with_fields_missing_is_a_damaged_file():
+    with pytest.raises(UserError, match="plaintext_nonce_found"):
+        judges.encrypted("c", {"segments": 4})
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 12))
+def test_a_split_with_lost_calls_is_refuted_only_if_every_way_of_filling_them_is(standard, backup, lost):
+    declared = {"standard": 0.5, "backup": 0.5}
+    claim = judges.split("c", draw(*shares(standard=standard, backup=backup)["records"], *[GONE] * lost), declared=declared, alpha=1e-3)
+
+    if claim.held is False:
+        assert all(sampling.split({"standard": standard + extra, "backup": backup + lost - extra}, declared, 1e-3).rejected for extra in range(lost + 1))
+    if lost:
+        assert claim.held is not True
+
+
+def test_the_split_judge_agrees_with_the_band_at_its_ends():
+    for backup, held in ((142, False), (143, True), (262, True), (263, False)):
+        assert judges.split("c", shares(standard=2000 - backup, backup=backup), declared=DECLARED, alpha=1e-5).held is held
+
+
+@pytest.mark.parametrize(("headers", "peer"), [
+    ([XFCC], MEMBER),
+    ([f"URI={MEMBER}"], MEMBER),
+    # A caller may send the header itself; its proxy's element comes last.
+    ([f"URI=spiffe://forged,{XFCC}"], MEMBER),
+    (["URI=spiffe://forged", XFCC], MEMBER),
+    ([f"{XFCC},By=spiffe://x;Hash=1"], ""),
+    (['By=spiffe://a;Subject="URI=spiffe://forged"'], ""),
+    (["URI=spiffe://a;URI=spiffe://b"], ""),
+    (["URI=https://a"], ""),
+    ([""], ""),
+    ([], ""),
+])
+def test_the_peer_is_the_last_element_of_the_forwarded_certificate(headers, peer):
+    assert judges.peer_of({"seen": {"x-forwarded-client-cert": headers}}) == peer

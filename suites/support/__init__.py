@@ -1,0 +1,1 @@
+"""The judging of a mesh: statistics, verdicts, requirements and reports."""

@@ -1,0 +1,376 @@
+"""Reusable claims over saved draws: pure functions from JSON to a Claim that says what was expected and what was seen.
+
+Three rules hold for every one of them. An empty or incomplete draw never holds. A call that the mesh is not to blame for
+(a killed pod, a lost connection) makes a claim inconclusive, never true; it is refuted all the same when no answer to
+the lost calls could have saved it. What cannot be read as a draw is the user's broken file, not a verdict.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from clusters.errors import UserError
+from suites.support import sampling
+from suites.support.verdicts import Claim
+
+Record = Mapping[str, Any]
+Draw = Mapping[str, Any]
+
+# Envoy's response flags (access log documentation) by what they say about a call that no function answered.
+# The proxy knew where to send it and the other end was gone or not ready: not the routing's fault.
+UPSTREAM_GONE = frozenset({"UF", "UH", "UC", "UR", "LR", "LH", "UT", "URX", "DC"})
+# The proxy did not know where to send it: the routing's fault and nobody else's.
+NOT_ROUTED = frozenset({"NR", "NC"})
+
+# How Go's net/http words a connection that the other side closed on purpose; "connection refused" is not among them,
+# because nobody listening proves nothing about a policy.
+CLOSED_ON_PURPOSE = ("connection reset", "EOF", "broken pipe", "server closed")
+
+
+def no_failures(name: str, draw: Draw, *, excused: frozenset[str] = frozenset()) -> Claim:
+    """Claim that every call was answered with a status from 200 to 499.
+
+    `excused` are response flags (for instance UPSTREAM_GONE, in a check that kills pods) that leave the claim
+    inconclusive when every failed call carries one of them.
+    """
+    records, incomplete = _read(name, draw)
+    failed = [record for record in records if not 200 <= record["status"] < 500]
+    expected = f"{len(records)} of {len(records)} calls answered"
+    got = f"{len(failed)} failed ({_shapes(failed)})"
+    if failed and not all(_flags(record) & excused for record in failed):
+        return _refuted(name, f"{len(failed)} of {len(records)} calls failed: {_shapes(failed)}", expected, got)
+    if failed:
+        return _open(name, f"{len(failed)} of {len(records)} calls failed for an excused reason: {_shapes(failed)}")
+    return incomplete or _held(name, f"all {len(records)} calls were answered")
+
+
+def every_status(name: str, draw: Draw, status: int) -> Claim:
+    """Claim that every call got `status`; a call without any answer leaves it inconclusive."""
+    records, incomplete = _read(name, draw)
+    unanswered = [record for record in records if record["status"] == 0]
+    other = [record for record in records if record["status"] not in (0, status)]
+    if other:
+        return _refuted(name, f"{len(other)} of {len(records)} calls got another status than {status}: {_shapes(other)}", f"status {status}", _shapes(other))
+    if unanswered:
+        return _open(name, f"{len(unanswered)} of {len(records)} calls got no answer: {_shapes(unanswered)}")
+    return incomplete or _held(name, f"all {len(records)} calls got status {status}")
+
+
+def split(name: str, draw: Draw, *, declared: Mapping[str, float], alpha: float, shift: float | None = None) -> Claim:  # noqa: PLR0911  # one return per thing that can be said
+    """Claim that versions answered in the declared shares (by version, summing to 1), by an exact test at `alpha`.
+
+    A version that was not declared, and a call that the proxy itself answered for want of a route, refute the claim.
+    Other calls without an answer from a function (no answer, 5xx without a version) leave it inconclusive, unless the
+    shares are refuted whichever version the lost calls are given to. A draw too small to notice anything, or to notice
+    `shift` (share points) with a power of 99 % when that is given, is inconclusive: it could not have failed.
+    """
+    records, incomplete = _read(name, draw)
+    served = Counter(str(record["version"]) for record in records if record["version"])
+    unserved = [record for record in records if not record["version"]]
+    nowhere = [record for record in unserved if _by_mesh(record)]
+    lost = [record for record in unserved if not _by_mesh(record)]
+    expected = ", ".join(f"{version} {share:.4g}" for version, share in declared.items())
+    if nowhere:
+        return _refuted(name, f"{len(nowhere)} of {len(records)} calls were routed to no version: {_shapes(nowhere)}", expected, _shapes(nowhere))
+    if not served:
+        return incomplete or _open(name, f"no version answered any of {len(records)} calls: {_shapes(lost)}")
+    statistic = sampling.split(served, declared, alpha)
+    missing = len(lost) + max(0, _announced(draw) - len(records))
+    if missing:
+        if _refuted_however_filled(served, statistic.declared, missing, alpha):
+            return _refuted(name, f"whichever version the {missing} lost calls are given to, {statistic.seen} refute the shares", expected, statistic.seen, statistic)
+        return incomplete or _open(name, f"{len(lost)} of {len(records)} calls were lost on the way and say nothing about routing: {_shapes(lost)}", statistic)
+    seen = ", ".join(f"{version} {count} ({count / statistic.n:.2%})" for version, count in statistic.counts.items())
+    if statistic.rejected:
+        return _refuted(name, f"{seen} of {statistic.n} refute {expected} (p = {statistic.p_value:.2g}, alpha = {alpha:g})", statistic.expected, statistic.seen, statistic)
+    noticed = statistic.smallest_detectable_shift
+    wanted = 1.0 if shift is None else shift
+    if noticed is None or noticed > wanted:
+        least = "any shift" if noticed is None else f"a shift below {noticed:.3g}"
+        return _open(name, f"{statistic.n} calls are too few to notice {least}{'' if shift is None else f', {shift:g} is wanted'}", statistic)
+    return _held(name, f"{seen} of {statistic.n} agree with {expected} (p = {statistic.p_value:.2g}, alpha = {alpha:g})", statistic)
+
+
+def sequential_split(name: str, draw: Draw, *, version: str, test: sampling.SequentialTest) -> Claim:
+    """Claim that `version` answers its declared share, by a test that stops at the first sufficient call.
+
+    Calls are looked at in order of their index. A lost call before the decision leaves the claim inconclusive, and so
+    does the cap.
+    """
+    records, incomplete = _read(name, draw)
+    ordered = sorted(records, key=lambda record: int(record["index"]))
+    decision = test.decide([record["version"] == version for record in ordered])
+    used = ordered[: decision.drawn]
+    lost = [record for record in used if not record["version"]]
+    if not used:
+        return incomplete or _open(name, "no call was made")
+    statistic = test.statistic(version, decision)
+    said = f"{version} answered {decision.hits} of {decision.drawn} calls: "
+    if lost:
+        return _open(name, f"{len(lost)} of the {decision.drawn} calls looked at were answered by no version: {_shapes(lost)}")
+    if decision.outcome == "rejected":
+        return _refuted(name, f"{said}a share of {test.declared:g} is refuted (p = {decision.p_value:.2g}, alpha = {test.alpha:g})", statistic.expected, statistic.seen, statistic)
+    if decision.outcome == "undecided":
+        return _open(name, f"{said}undecided{' at the cap' if decision.drawn >= test.cap else ''} of {test.cap}", statistic)
+    return _held(name, f"{said}no shift of {test.shift:g} or more from {test.declared:g} (beta = {test.beta:g})", statistic)
+
+
+def only_version(name: str, draw: Draw, version: str, *, least: int = 1) -> Claim:
+    """Claim that every call was answered by `version`, in a draw of at least `least` calls."""
+    return _each(name, draw, least, right=lambda record: record["version"] == version, fact=f"answered by {version}", shown=lambda record: str(record["version"]))
+
+
+def never_version(name: str, draw: Draw, version: str, *, least: int = 1) -> Claim:
+    """Claim that every call was answered by some version and none by `version`."""
+    return _each(name, draw, least, right=lambda record: record["version"] != version, fact=f"answered by another version than {version}", shown=lambda record: str(record["version"]))
+
+
+def versions_seen(name: str, draw: Draw, versions: Iterable[str]) -> Claim:
+    """Claim that every one of `versions` answered at least once; a lost call leaves a missing one inconclusive."""
+    wanted = sorted(set(versions))
+    records, incomplete = _read(name, draw)
+    seen = Counter(str(record["version"]) for record in records if record["version"])
+    missing = [version for version in wanted if version not in seen]
+    if not wanted or not records:
+        return incomplete or _open(name, "no version was asked for")
+    if missing and (incomplete or sum(seen.values()) < len(records)):
+        return _open(name, f"{', '.join(missing)} answered none of {len(records)} calls, but some calls were lost")
+    if missing:
+        return _refuted(name, f"{', '.join(missing)} answered none of {len(records)} calls", ", ".join(wanted), _counts(seen))
+    return incomplete or _held(name, f"{_counts(seen)} answered")
+
+
+def header_seen(name: str, draw: Draw, header: str, value: str, *, least: int = 1) -> Claim:
+    """Claim that the function saw the request header `header` with exactly the one value `value` on every call."""
+    key = header.lower()
+    return _each(
+        name, draw, least, right=lambda record: _seen(record, key) == [value], fact=f"seen with {key}: {value}",
+        shown=lambda record: f"{key}: {', '.join(_seen(record, key)) or 'absent'}", reached=_reached,
+    )
+
+
+def header_absent(name: str, draw: Draw, header: str, *, least: int = 1) -> Claim:
+    """Claim that the function never saw the request header `header`, on calls whose headers it did report."""
+    key = header.lower()
+    return _each(
+        name, draw, least, right=lambda record: bool(record["seen"]) and not _seen(record, key), fact=f"seen without {key}",
+        shown=lambda record: f"{key}: {', '.join(_seen(record, key))}" if record["seen"] else "no headers reported", reached=_reached,
+    )
+
+
+def peer_identity(name: str, draw: Draw, spiffe: str, *, least: int = 1) -> Claim:
+    """Claim that the function's proxy authenticated the caller as `spiffe` (a `spiffe://` URI) on every call.
+
+    The proof is `X-Forwarded-Client-Cert` as the function saw it. Sidecars append, so only the last element speaks of
+    the peer; whatever stands before it may have been sent by the caller.
+    """
+    return _each(
+        name, draw, least, right=lambda record: peer_of(record) == spiffe, fact=f"from {spiffe}",
+        shown=lambda record: peer_of(record) or "no peer identity", reached=_reached,
+    )
+
+
+def no_peer_identity(name: str, draw: Draw, *, least: int = 1) -> Claim:
+    """Claim that the function was reached without any authenticated peer: the twin of `peer_identity` for plaintext."""
+    return _each(
+        name, draw, least, right=lambda record: bool(record["seen"]) and not peer_of(record), fact="without a peer identity",
+        shown=lambda record: peer_of(record) or "no headers reported", reached=_reached,
+    )
+
+
+def refused(name: str, draw: Draw, *, control: Draw, status: int = 0, closed: Sequence[str] = CLOSED_ON_PURPOSE) -> Claim:  # noqa: PLR0911  # one return per thing that can be said
+    """Claim that every call of `draw` was refused while the same target answered every call of `control`.
+
+    `status` 0 means refused by closing the connection: the error must then contain one of the texts `closed`. Any other
+    status must be the one of every call, and no version may have answered: a function that itself says 403 was reached.
+    A time-out, an unknown host, or a control that was not answered leave the claim inconclusive.
+    """
+    records, incomplete = _read(name, draw)
+    controls, no_control = _read(name, control)
+    how = f"status {status}" if status else "a closed connection"
+    reached = [record for record in records if record["version"] or 200 <= record["status"] < 400]
+    if reached:
+        return _refuted(name, f"{len(reached)} of {len(records)} calls reached the function: {_shapes(reached)}", f"{how} on every call", _shapes(reached))
+    differently = [record for record in records if record["status"] != status and 0 < record["status"] < 500]
+    if differently:
+        return _refuted(name, f"{len(differently)} of {len(records)} calls were answered otherwise: {_shapes(differently)}", f"{how} on every call", _shapes(differently))
+    unclear = [record for record in records if record["status"] != status or (status == 0 and not _contains(record["error"], closed))]
+    if unclear:
+        return _open(name, f"{len(unclear)} of {len(records)} calls failed without being refused: {_shapes(unclear)}")
+    if incomplete:
+        return incomplete
+    if no_control:
+        return _open(name, f"nothing shows that the target is alive: of the control, {no_control.said}")
+    dead = [record for record in controls if not 200 <= record["status"] < 400]
+    if dead:
+        return _open(name, f"{len(dead)} of {len(controls)} control calls were not answered, so the target may just be dead: {_shapes(dead)}")
+    return _held(name, f"all {len(records)} calls were refused by {how}, while the target answered {len(controls)} control calls")
+
+
+def all_refused(name: str, draws: Mapping[str, Draw], *, control: Draw, status: int = 0, closed: Sequence[str] = CLOSED_ON_PURPOSE) -> Claim:
+    """Claim `refused` of each of several draws, named by what was tried; no draws at all leave it inconclusive."""
+    claims = {tried: refused(name, draw, control=control, status=status, closed=closed) for tried, draw in draws.items()}
+    wrong = {tried: claim for tried, claim in claims.items() if claim.held is False}
+    unclear = {tried: claim for tried, claim in claims.items() if claim.held is None}
+    if wrong:
+        first = next(iter(wrong.values()))
+        return _refuted(name, "; ".join(f"{tried}: {claim.said}" for tried, claim in wrong.items()), first.expected, "; ".join(f"{tried}: {claim.got}" for tried, claim in wrong.items()))
+    if unclear:
+        return _open(name, "; ".join(f"{tried}: {claim.said}" for tried, claim in unclear.items()))
+    if not claims:
+        return _open(name, "nothing was tried")
+    return _held(name, "; ".join(f"{tried}: {claim.said}" for tried, claim in claims.items()))
+
+
+def encrypted(name: str, wire: Mapping[str, Any]) -> Claim:
+    """Claim that captured traffic was TLS: records of TLS seen, and the nonce sent inside nowhere in the clear."""
+    segments, size, records, leaked = _read_wire(name, wire)
+    if leaked:
+        return _refuted(name, f"the nonce of the request stands in the clear in {size} bytes of {segments} segments", "TLS on the wire", "plaintext")
+    if not segments or not size:
+        return _open(name, "nothing was captured")
+    if not records:
+        return _refuted(name, f"no TLS record in {size} bytes of {segments} segments", "TLS on the wire", "no TLS record")
+    return _held(name, f"{records} TLS records in {size} bytes of {segments} segments, the nonce nowhere in the clear")
+
+
+def plaintext(name: str, wire: Mapping[str, Any]) -> Claim:
+    """Claim that captured traffic was in the clear: the control that shows the capture would have found the nonce."""
+    segments, size, records, leaked = _read_wire(name, wire)
+    if not segments or not size:
+        return _open(name, "nothing was captured")
+    if leaked:
+        return _held(name, f"the nonce of the request stands in the clear in {size} bytes of {segments} segments")
+    return _refuted(name, f"the nonce of the request is not in {size} bytes of {segments} segments ({records} TLS records)", "plaintext on the wire", "no nonce")
+
+
+def peer_of(record: Record) -> str:
+    """Return the SPIFFE URI of the nearest peer in a record's X-Forwarded-Client-Cert, or "" when there is none."""
+    elements = _quoted_split(",".join(_seen(record, "x-forwarded-client-cert")), ",")
+    uris = [pair.partition("=")[2].strip('"') for pair in _quoted_split(elements[-1], ";") if pair.partition("=")[0].strip().lower() == "uri"] if elements else []
+    return uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else ""
+
+
+def _each(
+    name: str, draw: Draw, least: int, *, right: Callable[[Record], bool], fact: str, shown: Callable[[Record], str],
+    reached: Callable[[Record], bool] = lambda record: bool(record["version"]),
+) -> Claim:
+    """Claim a fact of every call that a function answered; a lost call leaves it inconclusive, one the proxy answered refutes it."""
+    records, incomplete = _read(name, draw)
+    wrong = [record for record in records if reached(record) and not right(record)]
+    if wrong:
+        got = _counts(Counter(shown(record) for record in wrong))
+        return _refuted(name, f"{len(wrong)} of {len(records)} calls were not {fact}: {got}", f"every call {fact}", got)
+    unreached = [record for record in records if not reached(record)]
+    by_mesh = [record for record in unreached if _by_mesh(record)]
+    if by_mesh:
+        return _refuted(name, f"{len(by_mesh)} of {len(records)} calls reached no function: {_shapes(by_mesh)}", f"every call {fact}", _shapes(by_mesh))
+    if unreached:
+        return _open(name, f"{len(unreached)} of {len(records)} calls were lost on the way: {_shapes(unreached)}")
+    if len(records) < least:
+        return _open(name, f"{len(records)} calls are too few, {least} are wanted")
+    return incomplete or _held(name, f"all {len(records)} calls were {fact}")
+
+
+def _read(name: str, draw: Draw) -> tuple[list[Record], Claim | None]:
+    """Return the records of a draw, and the inconclusive claim to fall back on when some or all of them are missing."""
+    records = draw.get("records", []) if isinstance(draw, Mapping) else None
+    if not isinstance(records, Sequence) or isinstance(records, str) or not all(isinstance(record, Mapping) for record in records):
+        raise UserError(f"evidence of claim {name}", expected="a draw with a list of records", seen=type(records if records is not None else draw).__name__, hint="the evidence file is damaged or was saved by another version")
+    complete: list[Record] = [{**_BLANK, **record} for record in records]
+    if not all(isinstance(record["status"], int) and isinstance(record["seen"], Mapping) for record in complete):
+        raise UserError(f"evidence of claim {name}", expected="whole numbers as status and a mapping as seen headers", seen="something else", hint="the evidence file is damaged or was saved by another version")
+    if not complete:
+        return [], _open(name, "the draw is empty")
+    if len(complete) < _announced(draw):
+        return complete, _open(name, f"the draw is incomplete: {len(complete)} of {_announced(draw)} calls were recorded")
+    return complete, None
+
+
+def _announced(draw: Draw) -> int:
+    return int(draw.get("count") or 0)
+
+
+_BLANK: Record = {"index": 0, "status": 0, "error": "", "version": "", "flags": "", "seen": {}}
+
+
+def _read_wire(name: str, wire: Mapping[str, Any]) -> tuple[int, int, int, bool]:
+    try:
+        if not wire:
+            return 0, 0, 0, False
+        return int(wire["segments"]), int(wire["bytes"]), int(wire["tls_records"]), bool(wire["plaintext_nonce_found"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"evidence of claim {name}", expected="segments, bytes, tls_records and plaintext_nonce_found", seen=repr(error), hint="the evidence file is damaged or was saved by another version") from error
+
+
+def _refuted_however_filled(served: Mapping[str, int], shares: Mapping[str, float], missing: int, alpha: float) -> bool:
+    """Tell whether one leg alone is out of its band for every way of giving the missing calls to the legs.
+
+    A leg's band at alpha over the number of legs bounds the false alarm of all of them together by alpha.
+    """
+    n = sum(served.values()) + missing
+    legs = max(1, len(shares) if len(shares) > 2 else 1)
+    bands = {leg: sampling.acceptance_band(n, share, alpha / legs) for leg, share in shares.items()}
+    return any(served.get(leg, 0) + missing < band.start or served.get(leg, 0) >= band.stop for leg, band in bands.items())
+
+
+def _flags(record: Record) -> set[str]:
+    return {flag for flag in str(record["flags"]).split(",") if flag and flag != "-"}
+
+
+def _seen(record: Record, header: str) -> list[str]:
+    values = record["seen"].get(header, [])
+    return [values] if isinstance(values, str) else [str(value) for value in values]
+
+
+def _by_mesh(record: Record) -> bool:
+    """Tell whether the proxy itself answered a call that no function did: no route, or a verdict of its own such as 403."""
+    return bool(_flags(record) & NOT_ROUTED) or 100 <= record["status"] < 500
+
+
+def _reached(record: Record) -> bool:
+    return bool(record["version"] or record["seen"])
+
+
+def _contains(error: str, texts: Sequence[str]) -> bool:
+    return any(text.lower() in str(error).lower() for text in texts)
+
+
+def _quoted_split(text: str, separator: str) -> list[str]:
+    """Split at separators outside double quotes; a backslash hides the next character."""
+    parts, quoted, hidden = [""], False, False
+    for character in text:
+        if character == '"' and not hidden:
+            quoted = not quoted
+        if character == separator and not quoted and not hidden:
+            parts.append("")
+        else:
+            parts[-1] += character
+        hidden = character == "\\" and not hidden
+    return [part for part in parts if part]
+
+
+def _shapes(records: Iterable[Record]) -> str:
+    """Say what kinds of answers there were, most frequent first, never one line per call."""
+    return _counts(Counter(" ".join(filter(None, (
+        f"status {record['status']}", str(record["version"]) and f"by {record['version']}",
+        str(record["flags"]) and f"flags {record['flags']}", str(record["error"])[:80],
+    ))) for record in records))
+
+
+def _counts(counter: Mapping[str, int], most: int = 4) -> str:
+    ordered = sorted(counter.items(), key=lambda item: (-item[1], item[0]))
+    rest = f" and {len(ordered) - most} more kinds" if len(ordered) > most else ""
+    return ", ".join(f"{count} x {what or '(none)'}" for what, count in ordered[:most]) + rest
+
+
+def _held(name: str, said: str, statistic: sampling.Statistic | None = None) -> Claim:
+    return Claim(name, held=True, said=said, statistic=statistic)
+
+
+def _open(name: str, said: str, statistic: sampling.Statistic | None = None) -> Claim:
+    return Claim(name, held=None, said=said, statistic=statistic)
+
+
+def _refuted(name: str, said: str, expected: str, got: str, statistic: sampling.Statistic | None = None) -> Claim:
+    return Claim(name, held=False, said=said, statistic=statistic, expected=expected, got=got)

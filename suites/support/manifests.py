@@ -1,0 +1,69 @@
+"""A check's manifests: applied from beside the test, mutated when a mutant is tried, known to have arrived, and removed."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from clusters.components.istio.client import IstioClient, Propagation
+from clusters.manifests import Document, load_manifest
+from suites.support import mutants
+from suites.support.mutants import Mutant
+from workloads.fixtures import World
+from workloads.ingress import Ingress
+
+
+@dataclass
+class Manifests:
+    """Applies the manifests of one test to its namespace; `mutant` changes the file that it was declared for."""
+
+    folder: Path
+    world: World
+    istio: IstioClient
+    ingress: Ingress
+    mutant: Mutant | None = None
+    propagation: list[Propagation] = field(default_factory=list)
+    _applied: dict[tuple[str, str], Document] = field(default_factory=dict)
+
+    def apply(self, name: str) -> None:
+        """Apply a file and return when every proxy of the namespace holds it, the ingress gateway too where it is concerned.
+
+        Objects of an earlier file of this test that the new one names are replaced; others stay until the test ends.
+
+        Raises:
+            UserError: the API server refused an object; the message names file and line.
+            TimedOut: a proxy did not get it; the message names the proxy and what it holds.
+
+        """
+        path = self.folder / name
+        documents = load_manifest(path, namespace=self.world.namespace)
+        if self.mutant is not None and self.mutant.file.name == f"{path.stem}.mutants.yaml":
+            documents = self._mutated(documents, self.mutant)
+        self._applied |= {(document.kind, document.name): document for document in documents}
+        self.world.kube.apply(documents, self.world.namespace)
+        at = time.monotonic()
+        kinds = [document.kind for document in documents] or ["(nothing)"]
+        self.propagation.append(self.istio.await_propagation(self.world.namespace, self.world.proxied_pods(), kinds, at))
+        if any(document.body.get("spec", {}).get("gateways") for document in documents) or "Gateway" in kinds:
+            self.propagation.append(self.istio.await_gateway(self.world.namespace, kinds, at, self._gateway_status))
+
+    def remove(self) -> None:
+        """Remove what this test applied, last first."""
+        self.world.kube.delete(list(self._applied.values()), self.world.namespace)
+        self._applied.clear()
+
+    def _gateway_status(self, host: str) -> int:
+        return self.ingress.draw(host, "/").records[0].status
+
+    def _mutated(self, documents: Iterable[Document], mutant: Mutant) -> list[Document]:
+        """Return the documents with the fault in place; a document that the fault takes away is also removed from the cluster."""
+        originals = list(documents)
+        changed: list[Any] = mutants.apply(mutant, [document.body for document in originals])
+        kept = {(body["kind"], body["metadata"]["name"]): body for body in changed}
+        for gone in [document for document in originals if (document.kind, document.name) not in kept]:
+            self.world.kube.delete([gone], self.world.namespace)
+        return [
+            replace(document, body=kept[document.kind, document.name])
+            for document in originals if (document.kind, document.name) in kept
+        ]
