@@ -194,7 +194,6 @@ class ApiServer:
                 headers=sent,
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=timeout),
                 retries=_NO_RETRIES,
-                redirect=False,
                 decode_content=False,
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:

@@ -25,7 +25,10 @@ PROXY = "istio-proxy"
 # Envoy redacts its own private keys; a build that forgets to must not leak them through us.
 _SECRET_KEYS = {"private_key", "password", "generic_secret", "session_ticket_keys", "token"}
 _REMOVED = "[removed]"
-_PEM_KEY = re.compile(r"-----BEGIN ([A-Z ]*)PRIVATE KEY-----.*?(-----END \1PRIVATE KEY-----|\Z)", re.DOTALL)
+# A key as PEM, whole or cut off, and the same in base64 (whatever begins like PEM there, but for certificates).
+_PEM_KEY = re.compile(
+    r"-----BEGIN ([A-Z ]*)PRIVATE KEY-----.*?(?:-----END \1PRIVATE KEY-----|\Z)|LS0tLS1CRUdJTi(?!BDRVJU)[A-Za-z0-9+/=]+", re.DOTALL
+)
 
 
 class Source(Protocol):
@@ -75,7 +78,7 @@ class _Folder:
     deadline: float
     written: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    bytes_left: int = MAX_BYTES
+    bytes_left: int = field(default_factory=lambda: MAX_BYTES)
 
     def note(self, text: str) -> None:
         self.notes.append(" ".join(text.split()))

@@ -326,6 +326,8 @@ class Kube:
             ended = socket.read_channel(ERROR_CHANNEL)
         finally:
             socket.close()
+            # `close` keeps the descriptor when the other side closed first, which is how every command ends.
+            socket.sock.shutdown()
         exit_code, why = _exit_status(ended) if in_time else (None, f"did not end within {timeout:g} s")
         stdout, stderr = out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
         if exit_code != 0:
@@ -501,10 +503,8 @@ class _InMemory(LazyDiscoverer):
     """
 
     def __init__(self, dynamic: object, _cache_file: object) -> None:
+        # A path that can neither be read nor written, which its base takes in its stride.
         super().__init__(dynamic, "/dev/null/never-a-file")  # type: ignore[no-untyped-call]
-
-    def _write_cache(self) -> None:
-        pass
 
 
 class _Dynamic(DynamicClient):

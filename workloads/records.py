@@ -20,8 +20,8 @@ class CallRecord:
     """One HTTP call as its caller saw it.
 
     `status` is 0 when no complete HTTP answer came; `error` then says in which phase and why ("read: connection reset by
-    peer") and is empty otherwise. Times are in milliseconds: `latency_ms` from the moment the call was due to be written
-    (name resolution excluded, connecting included) to the last byte of the answer, `started_ms` since the draw began.
+    peer") and is empty otherwise. Times are in milliseconds: `latency_ms` from the moment the caller turned to the call
+    (connecting included, resolving the name not) to the last byte of the answer, `started_ms` since the draw began.
     `version` and `pod` are the function's own word (`x-version`, `x-pod`), empty where something else answered.
     `seen` are the request headers as the function received them; `headers` those of the answer; both with lower-case names.
     `connection` is the local address of the TCP connection, so equal values mean one connection.

@@ -17,14 +17,14 @@ from docker import DockerClient
 from clusters import progress
 from clusters.errors import UserError
 from clusters.images import graph, process
-from clusters.images.cache import Cache, ImageRecord, sealed
+from clusters.images.cache import Cache, ImageRecord, alive, process_mark, sealed
 from clusters.images.catalogue import Binary, Catalogue, Image, ModuleFiles, catalogue, gomod
 from clusters.images.debian import build_base, proxy_environment
 from clusters.images.failures import docker_missing, explain, explain_os_error, require_space
 from clusters.images.keys import Keys, context_files
 from clusters.images.registry import Registry, docker_client, ensure_registry, pull, push
 from clusters.images.storage import RegistryStorage
-from clusters.images.toolchain import GoSet, Toolchain
+from clusters.images.toolchain import BUILDER_LABEL, GoSet, Toolchain
 from clusters.versions import Versions
 
 _BOOTSTRAP = ("base", "registry")
@@ -83,6 +83,7 @@ class Builder:
             self.cache.sweep()
             try:
                 with self._client(missing, loose) as client:
+                    sweep_containers(client)
                     graph.run(
                         list(_Plan(self, client).tasks(missing, loose)), {"download": 1, "compile": jobs, "docker": 2, "registry": 1},
                     )
@@ -140,7 +141,21 @@ class Builder:
         scratch = sum(self.catalogue.programs[name].scratch_gib for name in needed if not self._program_ready(name))
         require_space(self.cache.root, scratch + _SPARE_GIB, what="image build")
         with docker_client() as client:
+            # Docker keeps its copies elsewhere; a daemon on another machine looks after its own disk.
+            if missing and (home := Path(client.info()["DockerRootDir"])).exists():
+                require_space(home, _SPARE_GIB, what="image build")
             yield client
+
+
+def sweep_containers(client: DockerClient) -> int:
+    """Remove the compilers' containers that a killed build left behind; return how many."""
+    swept = 0
+    for container in client.containers.list(all=True, filters={"label": "faasmesh=build"}):
+        if not alive(container.labels.get(BUILDER_LABEL, "")):
+            with contextlib.suppress(docker.errors.NotFound):
+                container.remove(force=True)
+            swept += 1
+    return swept
 
 
 class _Plan:
@@ -360,7 +375,7 @@ def _is_debian(image: Image) -> bool:
 
 def _debian_packages(client: DockerClient, image: str) -> Iterator[str]:
     """Yield name=version of every Debian package in an image, read without running it."""
-    container = client.api.create_container(image, ["true"], labels={"faasmesh": "build"})
+    container = client.api.create_container(image, ["true"], labels={"faasmesh": "build", BUILDER_LABEL: process_mark()})
     try:
         chunks, _ = client.api.get_archive(container, "/var/lib/dpkg/status")
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:

@@ -143,7 +143,7 @@ class Cache:
     @contextmanager
     def scratch(self, purpose: str) -> Iterator[Path]:
         """Lend a folder on the cache's own file system, so that its content can be moved into place by one rename."""
-        folder = self.root / "tmp" / f"{purpose}-{os.getpid()}-{_started(os.getpid())}-{uuid.uuid4().hex[:8]}"
+        folder = self.root / "tmp" / f"{purpose}-{process_mark()}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
         try:
             yield folder
@@ -168,7 +168,7 @@ class Cache:
         """Yield every scratch folder and the process that is using it; None when that process is gone."""
         for folder in sorted((self.root / "tmp").glob("*-*-*-*")):
             _, pid, started, _ = folder.name.rsplit("-", 3)
-            yield folder, int(pid) if _started(int(pid)) == started else None
+            yield folder, int(pid) if alive(f"{pid}-{started}") else None
 
     def record_file(self, name: str, key: str) -> Path:
         """Return where the record of an image lies."""
@@ -288,6 +288,17 @@ def mounted_below(folder: Path) -> bool:
     except OSError:
         return False
     return any(Path(point).is_relative_to(folder) for point in points)
+
+
+def process_mark() -> str:
+    """Return what tells this process from every other, a later one with the same id included."""
+    return f"{os.getpid()}-{_started(os.getpid())}"
+
+
+def alive(mark: str) -> bool:
+    """Tell whether the process that made a mark still runs; a mark that cannot be read is nobody's."""
+    pid, _, started = mark.partition("-")
+    return pid.isdigit() and started != "" and _started(int(pid)) == started
 
 
 def _started(pid: int) -> str | None:

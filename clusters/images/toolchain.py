@@ -7,7 +7,6 @@ import platform
 import re
 import shutil
 import sys
-import time
 import zipfile
 from base64 import urlsafe_b64decode
 from collections.abc import Callable
@@ -21,13 +20,17 @@ import requests
 from clusters import progress
 from clusters.errors import UserError
 from clusters.images import process
-from clusters.images.cache import Cache, content_key, file_digest, folder_digests, move_into_place, seal, sealed
+from clusters.images.cache import Cache, content_key, file_digest, folder_digests, move_into_place, process_mark, seal, sealed
 from clusters.images.failures import docker_missing, explain, explain_os_error
 from clusters.versions import Versions
 
 # Bump when the way something is built changes: it is part of every key.
 BUILD_SCHEMA = 1
+# On every container of a build: the process that is to remove it.
+BUILDER_LABEL = "faasmesh.builder"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+# A live line may show every package; a log would drown in them.
+_PACKAGES_PER_LINE = 250
 # What a person may have set to reach their module proxy. Everything else that starts with GO would change the build.
 _KEPT_GO_VARIABLES = frozenset({"GOPROXY", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOSUMDB", "GOINSECURE", "GOAUTH", "GOVCS"})
 
@@ -46,7 +49,7 @@ class GoSet:
     ldflags: tuple[str, ...] = ("-s", "-w")
     tags: tuple[str, ...] = ()
     cgo: bool = False
-    scratch_gib: float = 0.5
+    scratch_gib: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -282,7 +285,7 @@ class Toolchain:
             client = docker.from_env()
             container = client.containers.create(
                 image, argv, working_dir=str(source), environment=environment, network_mode="none",
-                user=f"{os.getuid()}:{os.getgid()}", labels={"faasmesh": "build"},
+                user=f"{os.getuid()}:{os.getgid()}", labels={"faasmesh": "build", BUILDER_LABEL: process_mark()},
                 volumes={path: {"bind": path, "mode": mode} for path, mode in mounts.items()},
             )
         except (docker.errors.DockerException, requests.RequestException) as error:
@@ -312,8 +315,7 @@ class _CompiledCounter:
     def __init__(self, step: progress.Step) -> None:
         self._step = step
         self._count = 0
-        self._every = 1 if progress.stderr_is_terminal() else 250
-        self._next = time.monotonic()
+        self._every = 1 if step.task is not None else _PACKAGES_PER_LINE
 
     def __call__(self, line: str) -> None:
         if not line or " " in line:

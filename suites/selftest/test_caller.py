@@ -39,7 +39,7 @@ class RecordedKube:
     answer: Answer
     asked: list[dict[str, Any]] = field(default_factory=list)
 
-    def request(  # noqa: PLR0917  # as Kube has it
+    def request(
         self, pod: str, namespace: str, port: int, method: str, path: str,
         body: bytes | None = None, headers: Mapping[str, str] | None = None, timeout: float = 0,
     ) -> Answer:  # fmt: skip
@@ -110,7 +110,7 @@ class Loopback:
 
     ports: dict[int, int]
 
-    def request(  # noqa: PLR0917  # as Kube has it
+    def request(
         self, pod: str, namespace: str, port: int, method: str, path: str,
         body: bytes | None = None, headers: Mapping[str, str] | None = None, timeout: float = 10,
     ) -> Answer:  # fmt: skip
@@ -176,7 +176,7 @@ def healthy(port: int) -> None:
 @pytest.mark.parametrize("name", ["greeter", "caller"])
 def test_the_program_s_own_tests_hold(name: str) -> None:
     go("vet", ".", folder=WORKLOADS / name / "app")
-    go("test", ".", folder=WORKLOADS / name / "app")
+    go("test", "-timeout", "60s", ".", folder=WORKLOADS / name / "app")
 
 
 def test_every_call_arrives_once(pair: Pair) -> None:

@@ -9,10 +9,11 @@ import tarfile
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import requests
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.errors import UserError
@@ -20,7 +21,7 @@ from clusters.images import builder as building
 from clusters.images import cli, graph, origins
 from clusters.images.audit import audit, leftovers, remove, repair
 from clusters.images.builder import Builder, _Plan
-from clusters.images.cache import Blob, Cache, ImageRecord, move_into_place, read_record, seal, sealed, write_whole
+from clusters.images.cache import Blob, Cache, ImageRecord, move_into_place, process_mark, read_record, seal, sealed, write_whole
 from clusters.images.catalogue import GROUPS, Binary, Image, ModuleFiles, WheelFile, catalogue
 from clusters.images.keys import Keys, context_files
 from clusters.images.store import ImageStore
@@ -190,6 +191,15 @@ def test_a_write_that_fails_leaves_the_old_content(cache, monkeypatch):
     assert [entry.name for entry in cache.root.iterdir()] == ["f"]
 
 
+def test_a_reader_keeps_the_file_that_it_opened(cache):
+    write_whole(cache.root / "f", "old")
+
+    with (cache.root / "f").open() as reader:
+        write_whole(cache.root / "f", "new")
+
+        assert reader.read() == "old"
+
+
 @pytest.mark.parametrize("damage", ["shorter", "missing", "no seal", "half a seal"])
 def test_a_folder_that_is_not_whole_does_not_count(tmp_path, damage):
     (tmp_path / "kubelet").write_text("binary")
@@ -264,6 +274,14 @@ def test_a_record_that_cannot_be_read_counts_as_absent(tmp_path, content):
     assert read_record(tmp_path / "r.json") is None
 
 
+def test_a_record_of_another_schema_counts_as_absent(cache):
+    record = stored(cache)
+    cache.write_record(replace(record, schema=99))
+
+    assert cache.read_record(record.name, record.key) is None
+
+
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 10**9), max_size=4), st.text(max_size=10), st.floats(0, 1e5))
 def test_a_record_reads_back_as_it_was_written(tmp_path_factory, sizes, text, seconds):
     cache = Cache(tmp_path_factory.mktemp("cache"))
@@ -436,25 +454,24 @@ def test_what_is_needed_is_done_before():
     assert done == ["fetch", "program", "image"]
 
 
-def test_lanes_overlap_and_a_lane_does_not():
-    lock, busy, widest, met = threading.Lock(), set(), set(), threading.Barrier(2, timeout=5)
+def test_lanes_overlap():
+    met = threading.Barrier(2, timeout=5)
 
-    def work(name, lane, *, meet=False):
-        def run():
-            with lock:
-                busy.add((lane, name))
-                widest.add(frozenset(busy))
-            if meet:
-                met.wait()
-            with lock:
-                busy.remove((lane, name))
+    graph.run([graph.Task("a", "compile", met.wait), graph.Task("b", "docker", met.wait)], {"compile": 1, "docker": 1})
 
-        return graph.Task(name, lane, run)
 
-    graph.run([work("a", "compile", meet=True), work("b", "docker", meet=True), work("c", "compile"), work("d", "compile")],
-              {"compile": 1, "docker": 1})
+def test_a_lane_does_not_overlap_with_itself():
+    met, apart = threading.Barrier(2, timeout=0.05), []
 
-    assert all(sum(lane == "compile" for lane, _ in together) <= 1 for together in widest)
+    def try_to_meet():
+        try:
+            met.wait()
+        except threading.BrokenBarrierError:
+            apart.append(True)
+
+    graph.run([graph.Task("a", "compile", try_to_meet), graph.Task("b", "compile", try_to_meet)], {"compile": 1, "docker": 1})
+
+    assert apart == [True, True]
 
 
 def test_after_a_failure_nothing_new_is_begun():
@@ -474,6 +491,7 @@ def test_a_circle_is_refused_at_once():
         graph.run([graph.Task("a", "x", print, ("b",)), graph.Task("b", "x", print, ("a",))], {"x": 1})
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.data())
 def test_any_order_of_tasks_respects_what_they_need(data):
     names = [f"t{number}" for number in range(data.draw(st.integers(1, 8)))]
@@ -530,6 +548,20 @@ def test_what_is_built_is_not_planned_again(builder):
     assert not {"fetch fortio", "program fortio"} & planned(builder, "fortio").keys()
 
 
+def test_only_the_containers_of_dead_builds_are_removed():
+    removed = []
+
+    def container(mark):
+        labels = {"faasmesh": "build", **({building.BUILDER_LABEL: mark} if mark else {})}
+        return SimpleNamespace(labels=labels, remove=lambda *, force: removed.append((mark, force)))
+
+    there = [container(mark) for mark in (process_mark(), "999999999-1", None)]
+    engine = SimpleNamespace(containers=SimpleNamespace(list=lambda **asked: there if asked["filters"] == {"label": "faasmesh=build"} else []))
+
+    assert building.sweep_containers(engine) == 2
+    assert removed == [("999999999-1", True), (None, True)]
+
+
 # Origins
 
 
@@ -568,6 +600,15 @@ def test_an_origin_that_was_asked_for_is_not_questioned(monkeypatch, option):
 def test_the_published_origin_refuses_what_is_not_pinned_before_anything_is_built(cache):
     with pytest.raises(UserError, match="image pilot: expected a digest"):
         ImageStore("published", cache=cache).ensure("istio")
+
+
+def test_what_upstream_bakes_into_its_node_needs_no_pin(cache, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Builder, "build", lambda _, names, **__: asked.extend(names) or [])
+
+    ImageStore("published", cache=cache).ensure("cluster", "workloads")
+
+    assert asked == ["registry", "greeter", "caller", "wiretap"]
 
 
 def test_our_own_images_are_built_in_either_origin(cache):

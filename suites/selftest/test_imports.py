@@ -147,7 +147,20 @@ def test_the_walk_sees_the_code() -> None:
         (shells, "subprocess.run('ls', shell=flag)"),
         (shells, "os.system('ls')"),
     ],
-    ids=["upwards", "two up", "inside a function", "a test", "a test beside", "conftest", "sleep", "from time", "alias", "shell", "maybe", "system"],
+    ids=[
+        "upwards",
+        "two up",
+        "inside a function",
+        "a test",
+        "a test beside",
+        "conftest",
+        "sleep",
+        "from time",
+        "alias",
+        "shell",
+        "maybe",
+        "system",
+    ],
 )
-def test_each_rule_catches_what_it_is_for(rule, code) -> None:  # noqa: ANN001  # one of the rules above
+def test_each_rule_catches_what_it_is_for(rule, code) -> None:
     assert rule(ast.parse(code))

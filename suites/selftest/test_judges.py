@@ -1,11 +1,16 @@
 """Self-tests of the judges: each holds, is refuted, stays open, and never holds on nothing."""
 
+import dataclasses
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clusters.errors import UserError
 from suites.support import judges, sampling
+from workloads.records import CallRecord, Draw
+from workloads.wiretap.client import WireEvidence
 
 MEMBER = "spiffe://cluster.local/ns/serverless/sa/caller"
 XFCC = f'By=spiffe://cluster.local/ns/serverless/sa/function;Hash=0a1b;Subject="O=x, CN=\\"a,b;URI=c\\"";URI={MEMBER}'
@@ -19,6 +24,13 @@ def record(version="v1", status=200, **more):
 def draw(*records, count=None):
     numbered = [{**each, "index": index} for index, each in enumerate(records)]
     return {"count": len(numbered) if count is None else count, "records": numbered}
+
+
+def wire(*, nonce=False, records=8, tls_streams=4, missing=0, segments=9, payload=900):
+    return {
+        "segments": segments, "payload_bytes": payload, "tls_records": records, "plaintext_nonce_found": nonce, "streams": 4,
+        "tls_streams": tls_streams, "missing_bytes": missing,
+    }
 
 
 def shares(**counts):
@@ -127,9 +139,12 @@ REFUTED = {
     "refused with another status": judges.refused("c", draw(record("", 401)), control=ALIVE, status=403),
     "answered instead of closed": judges.refused("c", draw(record("", 403)), control=ALIVE),
     "one of several not refused": judges.all_refused("c", {"a": draw(RESET), "b": ALIVE}, control=ALIVE),
-    "the nonce in the clear": judges.encrypted("c", {"segments": 4, "bytes": 900, "tls_records": 2, "plaintext_nonce_found": True}),
-    "no TLS record": judges.encrypted("c", {"segments": 4, "bytes": 900, "tls_records": 0, "plaintext_nonce_found": False}),
-    "no nonce": judges.plaintext("c", {"segments": 4, "bytes": 900, "tls_records": 2, "plaintext_nonce_found": False}),
+    "the nonce in the clear": judges.encrypted("c", wire(nonce=True)),
+    "the nonce in an incomplete capture": judges.encrypted("c", wire(nonce=True, missing=3)),
+    "no TLS record": judges.encrypted("c", wire(records=0, tls_streams=0)),
+    "a stream that is not TLS": judges.encrypted("c", wire(tls_streams=3)),
+    "no stream that is TLS": judges.encrypted("c", wire(tls_streams=0), every_stream=False),
+    "no nonce": judges.plaintext("c", wire()),
 }
 
 
@@ -157,7 +172,9 @@ OPEN = {
     "a refused control": judges.refused("c", draw(record("", 403)), control=draw(record("", 403)), status=403),
     "nothing tried": judges.all_refused("c", {}, control=ALIVE),
     "one of several unclear": judges.all_refused("c", {"a": draw(RESET), "b": draw(TIMEOUT)}, control=ALIVE),
-    "nothing captured": judges.encrypted("c", {"segments": 0, "bytes": 0, "tls_records": 0, "plaintext_nonce_found": False}),
+    "nothing captured": judges.encrypted("c", wire(segments=0, payload=0, records=0)),
+    "an incomplete capture": judges.encrypted("c", wire(missing=3)),
+    "an incomplete capture in the clear": judges.plaintext("c", wire(missing=3)),
     "no capture": judges.encrypted("c", {}),
     "nothing captured in the clear": judges.plaintext("c", {}),
     "undecided": judges.sequential_split("c", shares(v1=3), version="v1", test=sampling.SequentialTest(0.5, 0.1, 1e-3, 1e-2, 3)),
@@ -173,12 +190,24 @@ def test_every_judge_can_stay_open(name):
 
 
 def test_a_capture_that_holds():
-    assert judges.encrypted("c", {"segments": 4, "bytes": 900, "tls_records": 2, "plaintext_nonce_found": False}).held is True
-    assert judges.plaintext("c", {"segments": 4, "bytes": 900, "tls_records": 0, "plaintext_nonce_found": True}).held is True
+    assert judges.encrypted("c", wire()).held is True
+    assert judges.encrypted("c", wire(tls_streams=1), every_stream=False).held is True
+    assert judges.plaintext("c", wire(nonce=True, records=0, tls_streams=0)).held is True
+
+
+def test_the_wiretap_saves_what_the_judge_reads():
+    assert set(wire()) == {field.name for field in dataclasses.fields(WireEvidence)}
+
+
+def test_the_caller_saves_what_the_judges_read():
+    calls = tuple(CallRecord(index=index, status=200, error="", latency_ms=1.0, started_ms=0.0, version="v1") for index in range(3))
+    saved = json.loads(json.dumps(Draw("http://a", "GET", 3, 1, calls, "2099-01-01T00:00:00+00:00", 0.1).to_json()))
+
+    assert judges.only_version("c", saved, "v1", least=3).held is True
 
 
 def test_a_capture_with_fields_missing_is_a_damaged_file():
-    with pytest.raises(UserError, match="plaintext_nonce_found"):
+    with pytest.raises(UserError, match="payload_bytes"):
         judges.encrypted("c", {"segments": 4})
 
 

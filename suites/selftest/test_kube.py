@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import kubernetes
 import pytest
 import yaml
 
@@ -85,12 +86,21 @@ def api() -> Iterator[Api]:
     api = Api()
     api.routes["GET", "/version"] = Reply({"gitVersion": "v1.37.2"})
     api.routes["GET", "/api/v1"] = Reply(
-        {"kind": "APIResourceList", "resources": [resource("Pod", "pods"), resource("ConfigMap", "configmaps"), resource("Namespace", "namespaces", namespaced=False)]}
+        {
+            "kind": "APIResourceList",
+            "resources": [
+                resource("Pod", "pods"),
+                resource("ConfigMap", "configmaps"),
+                resource("Namespace", "namespaces", namespaced=False),
+            ],
+        }
     )
     api.groups(apps__v1=[resource("Deployment", "deployments"), resource("ReplicaSet", "replicasets")])
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # Headers and body leave in one segment; in two, each answer would wait 40 ms for a delayed acknowledgement.
+        wbufsize = -1
 
         def answer(self) -> None:
             parts = urlsplit(self.path)
@@ -136,6 +146,9 @@ def api() -> Iterator[Api]:
         # A connection that a client keeps open must not hold up the end of the test.
         block_on_close = False
 
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Say nothing: a client that stopped listening is what some cases are about."""
+
     with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -153,7 +166,10 @@ def kubeconfig(folder: Path, url: str, **cluster: object) -> Path:
         "current-context": "here",
         "clusters": [{"name": "c", "cluster": {"server": url, **cluster}}],
         "users": [{"name": "u", "user": {"token": "the-token"}}],
-        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}, {"name": "there", "context": {"cluster": "c", "user": "u"}}],
+        "contexts": [
+            {"name": "here", "context": {"cluster": "c", "user": "u"}},
+            {"name": "there", "context": {"cluster": "c", "user": "u"}},
+        ],
     }
     path.write_text(yaml.safe_dump(content))
     return path
@@ -233,7 +249,10 @@ def test_a_dead_server_is_named_with_its_kubeconfig(tmp_path: Path) -> None:
         bound.bind(("127.0.0.1", 0))
         path = kubeconfig(tmp_path, f"https://127.0.0.1:{bound.getsockname()[1]}")
 
-        with pytest.raises(Unreachable, match=r"expected an API server that accepts connections, seen .*refused; hint: is the cluster running\? try: kubectl"):
+        with pytest.raises(
+            Unreachable,
+            match=r"expected an API server that accepts connections, seen .*refused; hint: is the cluster running\? try: kubectl",
+        ):
             Kube.from_kubeconfig(path).pods("default")
 
 
@@ -245,8 +264,13 @@ def test_a_server_that_speaks_no_tls_is_named_as_such(api: Api, tmp_path: Path) 
 
 
 def test_a_server_that_says_nothing_is_named_as_silent(tmp_path: Path) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as silent, closing(Kube.from_kubeconfig(kubeconfig(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}"))) as kube:
-        with pytest.raises(Unreachable, match=r"expected an answer to GET /version, seen none within 0\.05 s"):
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        path = kubeconfig(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+        with (
+            Kube.from_kubeconfig(path) as kube,
+            pytest.raises(Unreachable, match=r"expected an answer to GET /version, seen none within 0\.05 s"),
+        ):
             kube.server.call("GET", "/version", timeout=0.05)
 
 
@@ -268,7 +292,10 @@ def test_a_server_that_is_no_api_server_is_named_as_such(api: Api, kube: Kube, b
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(401, "expected credentials that the API server knows.*renew the credentials"), (403, "expected the right to do this.*have it granted")],
+    [
+        (401, "expected credentials that the API server knows.*renew the credentials"),
+        (403, "expected the right to do this.*have it granted"),
+    ],
 )
 def test_missing_rights_are_said_with_the_context(api: Api, kube: Kube, status: int, said: str) -> None:
     api.routes["GET", "/api/v1/namespaces/x/pods"] = refusal(status, "Forbidden", "pods is forbidden")
@@ -281,14 +308,19 @@ def test_missing_rights_are_said_with_the_context(api: Api, kube: Kube, status: 
 # Discovery
 
 
-def test_discovery_leaves_nothing_on_the_disk(api: Api, kube: Kube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(shared))
+def test_discovery_neither_reads_nor_writes_the_clients_shared_cache(
+    api: Api, kube: Kube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     api.routes["GET", "/api/v1/namespaces/x/pods"] = Reply({"items": []})
+    # What an earlier cluster on the same host and port would have left.
+    stale = tmp_path / f"osrcp-{hashlib.md5(api.url.encode(), usedforsecurity=False).hexdigest()}.json"
+    content = json.dumps({"library_version": kubernetes.__version__, "version": {"kubernetes": {"gitVersion": "v0"}}})
+    stale.write_text(content)
 
     assert kube.pods("x") == []
-    assert list(shared.iterdir()) == []
+    assert api.of("GET", "/version")
+    assert stale.read_text() == content
 
 
 def test_a_kind_that_appears_later_is_found(api: Api, kube: Kube) -> None:
@@ -443,7 +475,9 @@ def test_what_does_not_go_is_named_with_what_holds_it(api: Api, kube: Kube) -> N
         kube.delete_one("ConfigMap", "one", "x", within=5)
 
 
-@pytest.mark.parametrize("selector", ["", "app=a", "!faasmesh.dev/run", "faasmesh.dev/run!=a", "faasmesh.dev/runner=a", "faasmesh.dev/run notin (a)"])
+@pytest.mark.parametrize(
+    "selector", ["", "app=a", "!faasmesh.dev/run", "faasmesh.dev/run!=a", "faasmesh.dev/runner=a", "faasmesh.dev/run notin (a)"]
+)
 def test_only_namespaces_of_runs_can_be_deleted(api: Api, kube: Kube, selector: str) -> None:
     with pytest.raises(ValueError, match="are ours to delete"):
         kube.delete_namespaces(selector)
@@ -451,7 +485,10 @@ def test_only_namespaces_of_runs_can_be_deleted(api: Api, kube: Kube, selector: 
 
 
 def test_namespaces_that_remain_are_returned_with_what_holds_them(api: Api, kube: Kube) -> None:
-    held = {"metadata": {"name": "a"}, "status": {"conditions": [{"type": "X", "status": "True", "message": "pods. has 1 resource instances"}]}}
+    held = {
+        "metadata": {"name": "a"},
+        "status": {"conditions": [{"type": "X", "status": "True", "message": "pods. has 1 resource instances"}]},
+    }
     going = {"metadata": {"name": "b", "deletionTimestamp": "now"}}
     api.routes["GET", "/api/v1/namespaces"] = Reply({"items": [held, going]})
     api.routes["DELETE", "/api/v1/namespaces/a"] = Reply({})
@@ -495,7 +532,10 @@ def pod(waiting: dict[str, str] | None = None, *, owner: str = "new", restarts: 
 
 
 def world(api: Api, found: dict[str, Any], *pods: dict[str, Any]) -> None:
-    sets = [{"metadata": {"uid": uid, "annotations": {"deployment.kubernetes.io/revision": revision}}} for uid, revision in (("old", "1"), ("new", "2"))]
+    sets = [
+        {"metadata": {"uid": uid, "annotations": {"deployment.kubernetes.io/revision": revision}}}
+        for uid, revision in (("old", "1"), ("new", "2"))
+    ]
     api.routes["GET", DEPLOYMENT] = Reply(found)
     api.routes["GET", "/api/v1/namespaces/x/pods"] = Reply({"items": list(pods)})
     api.routes["GET", "/apis/apps/v1/namespaces/x/replicasets"] = Reply({"items": sets})
@@ -516,15 +556,18 @@ def test_an_image_that_cannot_be_pulled_ends_the_wait_at_once(api: Api, kube: Ku
         wait(kube)
 
     assert caught.value.attempts == 1
-    assert "after 0.0 s, 1 attempt, and never will be: pod d-new, container app, image greeter:1: ErrImagePull: manifest for greeter:1 not found; hint: " in str(
-        caught.value
+    assert (
+        "after 0.0 s, 1 attempt, and never will be: pod d-new, container app, image greeter:1: ErrImagePull: manifest for greeter:1 not found; hint: "
+        in str(caught.value)
     )
 
 
 def test_a_broken_pod_of_the_template_before_does_not_end_the_wait(api: Api, kube: Kube) -> None:
     world(api, deployment(), pod(NO_IMAGE, owner="old"), pod({"reason": "ContainerCreating"}))
 
-    with pytest.raises(TimedOut, match=r"0 of 1 replicas available, 1 of the current template, 0 of an earlier one; pod d-new: app ContainerCreating$"):
+    with pytest.raises(
+        TimedOut, match=r"0 of 1 replicas available, 1 of the current template, 0 of an earlier one; pod d-new: app ContainerCreating$"
+    ):
         kube.wait_deployment("x", "d", within=2)
 
 
@@ -582,7 +625,9 @@ def test_an_object_that_does_not_exist_yet_is_awaited(api: Api, kube: Kube) -> N
 def test_a_failed_job_ends_the_wait_for_its_completion(api: Api, kube: Kube) -> None:
     api.groups(batch__v1=[resource("Job", "jobs")])
     failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "no more"}
-    api.routes["GET", "/apis/batch/v1/namespaces/x/jobs/j"] = Reply({"kind": "Job", "metadata": {"namespace": "x"}, "status": {"conditions": [failed]}})
+    api.routes["GET", "/apis/batch/v1/namespaces/x/jobs/j"] = Reply(
+        {"kind": "Job", "metadata": {"namespace": "x"}, "status": {"conditions": [failed]}}
+    )
 
     with pytest.raises(NeverReached, match="the Job failed: BackoffLimitExceeded: no more"):
         kube.await_condition("Job", "j", "Complete", "x", within=60)
@@ -597,9 +642,16 @@ PROXY = "/api/v1/namespaces/x/pods/caller:9000/proxy/draw"
 def test_a_request_reaches_the_pod_as_it_was_made(api: Api, kube: Kube, method: str) -> None:
     api.routes[method, PROXY] = Reply(b"\x00gone", 418, (("X-Seen", "a"), ("X-Seen", "b"), ("Content-Type", "text/teapot")))
 
-    answer = kube.request("caller", "x", 9000, method, "/draw?count=3&q=a%2Fb&empty=", b'{"a": 1}', {"content-type": "application/x-mine", "X-Own": "1"})
+    answer = kube.request(
+        "caller", "x", 9000, method, "/draw?count=3&q=a%2Fb&empty=", b'{"a": 1}', {"content-type": "application/x-mine", "X-Own": "1"}
+    )
 
-    assert (answer.status, answer.body, answer.headers["x-seen"], answer.headers["content-type"]) == (418, b"\x00gone", "a, b", "text/teapot")
+    assert (answer.status, answer.body, answer.headers["x-seen"], answer.headers["content-type"]) == (
+        418,
+        b"\x00gone",
+        "a, b",
+        "text/teapot",
+    )
     (asked,) = api.asked
     assert (asked.method, asked.path, asked.body) == (method, PROXY, b'{"a": 1}')
     assert asked.query == {"count": ["3"], "q": ["a/b"]}
@@ -621,7 +673,8 @@ def test_a_compressed_answer_stays_as_it_is(api: Api, kube: Kube) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "message"), [(503, "error trying to reach service: dial tcp 10.0.0.1:9000: connect: connection refused"), (400, "address not allowed")]
+    ("status", "message"),
+    [(503, "error trying to reach service: dial tcp 10.0.0.1:9000: connect: connection refused"), (400, "address not allowed")],
 )
 def test_a_port_that_does_not_answer_is_a_connection_error(api: Api, kube: Kube, status: int, message: str) -> None:
     api.routes["POST", PROXY] = refusal(status, "X", message)
@@ -669,7 +722,13 @@ def test_a_log_is_asked_for_with_its_bounds(api: Api, kube: Kube) -> None:
     api.routes["GET", path] = Reply(b"line \xff\n")
 
     assert kube.logs("p", "x", "app", since=0.2, tail=5, previous=True, max_bytes=9) == "line \ufffd\n"
-    assert api.asked[-1].query == {"container": ["app"], "sinceSeconds": ["1"], "tailLines": ["5"], "previous": ["true"], "limitBytes": ["9"]}
+    assert api.asked[-1].query == {
+        "container": ["app"],
+        "sinceSeconds": ["1"],
+        "tailLines": ["5"],
+        "previous": ["true"],
+        "limitBytes": ["9"],
+    }
 
 
 # Commands
@@ -715,7 +774,7 @@ def test_a_command_that_cannot_start_says_why(running: Api, kube: Kube) -> None:
     failure = {"status": "Failure", "reason": "InternalError", "message": 'exec: "nope": executable file not found in $PATH'}
     running.frames = (b"\x03" + json.dumps(failure).encode(),)
 
-    with pytest.raises(ExecFailed, match="did not run: exec: .*nope.*not found"):
+    with pytest.raises(ExecFailed, match=r"did not run: exec: .*nope.*not found"):
         kube.exec("p", "x", "app", ["nope"])
 
 

