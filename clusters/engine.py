@@ -158,6 +158,9 @@ def release() -> None:
     _own_lease().unlink(missing_ok=True)
 
 
+_DETACHED: list["subprocess.Popen[bytes]"] = []
+
+
 def _spawn(say: Callable[[str], None], *, bounded: bool) -> tuple["subprocess.Popen[bytes]", str]:
     program = find_program("dockerd")
     if program is None:
@@ -173,6 +176,8 @@ def _spawn(say: Callable[[str], None], *, bounded: bool) -> tuple["subprocess.Po
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd="/", env=environment, start_new_session=True,
         )
     (_home() / "dockerd.pid").write_text(str(process.pid))
+    # It outlives this process on purpose; without a reference Python would warn that nobody waits for it.
+    _DETACHED.append(process)
     return process, str(_log())
 
 

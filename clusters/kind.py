@@ -170,7 +170,9 @@ class KindProvider:
             "apiVersion": "kind.x-k8s.io/v1alpha4",
             "networking": {"apiServerAddress": "127.0.0.1"},
             "nodes": nodes,
-            "kubeadmConfigPatches": [yaml.safe_dump(patch) for patch in _KUBEADM_PATCHES],
+            "kubeadmConfigPatches": [
+                yaml.safe_dump(patch) for patch in (*_KUBEADM_PATCHES, *((_UNTAINTED,) if self.settings.nodes > 1 else ()))
+            ],
         }
 
     def _create(self, gateway_port: int) -> None:
@@ -292,9 +294,9 @@ _KUBEADM_PATCHES: tuple[dict[str, object], ...] = (
         "kind": "ClusterConfiguration",
         "etcd": {"local": {"extraArgs": [{"name": "unsafe-no-fsync", "value": "true"}]}},
     },
-    # All nodes carry workloads, the control plane too: it is one of the three zones.
-    {"kind": "InitConfiguration", "nodeRegistration": {"taints": []}},
 )
+# All nodes carry workloads, the control plane too: it is one of the three zones. kind does that itself for a single node.
+_UNTAINTED: dict[str, object] = {"kind": "InitConfiguration", "nodeRegistration": {"taints": []}}
 
 
 def _last_error(log: Path) -> str:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 from rich.console import Console
@@ -16,7 +16,7 @@ from rich.console import Console
 from clusters import evidence, progress
 from clusters.bringup import Testbed
 from clusters.components.istio.client import IstioClient
-from clusters.errors import EXIT_FAILED, EXIT_HELD, EXIT_USAGE, UserError
+from clusters.errors import EXIT_FAILED, EXIT_USAGE, UserError
 from clusters.fixtures import TESTBED
 from clusters.paths import runs_root
 from suites.support import mutants, requirements
@@ -37,10 +37,12 @@ from suites.support.report import (
 )
 from suites.support.requirements import Requirement
 from suites.support.verdicting import CheckFailed, CheckInconclusive, Decide
+from suites.support.verdicts import FAILED, INCONCLUSIVE
 from workloads.fixtures import World
 from workloads.ingress import Ingress
 
 RUN = pytest.StashKey["Run"]()
+TERMINAL = pytest.StashKey[TextIO]()
 DECIDED = pytest.StashKey[Decide]()
 MANIFESTS = pytest.StashKey[Manifests]()
 TIMINGS = pytest.StashKey[dict[str, float]]()
@@ -74,7 +76,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "nightly: takes minutes; run by --profile=nightly only")
     config.addinivalue_line("markers", "serial: changes the whole cluster; never beside another check")
     # Capture replaces descriptor 2; its copy still is the terminal.
-    progress.redirect(os.fdopen(os.dup(sys.__stderr__.fileno()), "w", buffering=1))
+    config.stash[TERMINAL] = os.fdopen(os.dup(sys.__stderr__.fileno()), "w", buffering=1)
+    progress.redirect(config.stash[TERMINAL])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -289,8 +292,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         _describe(run.report, bed)
     run.report.finish()
     if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        code = exit_code(run.report, enforce=run.enforce)
-        session.exitstatus = max(code, EXIT_FAILED if exitstatus else EXIT_HELD)
+        # The requirements decide, not pytest: a red SHOULD fails no run. An error beside the requirements does.
+        beside = exitstatus and not any(result.outcome in (FAILED, INCONCLUSIVE) for result in run.report.results.values())
+        session.exitstatus = EXIT_FAILED if beside else exit_code(run.report, enforce=run.enforce)
 
 
 def _describe(report: RunReport, bed: Testbed) -> None:
@@ -323,5 +327,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if run is not None:
         sys.stdout.write((kill_line(run.report) if run.mutating else last_line(run.report)) + "\n")
         sys.stdout.flush()
+    progress.redirect(sys.__stderr__)
+    config.stash[TERMINAL].close()
 
 

@@ -59,13 +59,13 @@ class Decide:
             raise TypeError(f"{self.requirement.id} decides a second time; evidence is drawn once")
         plain: Evidence = _plain(evidence)
         self.file.parent.mkdir(parents=True, exist_ok=True)
+        saved = {"schema": EVIDENCE_SCHEMA, "requirement": self.requirement.id, "mutant": self.mutant, "evidence": plain}
+        report.replace_file(self.file, json.dumps(saved))
         began = time.monotonic()
         verdict = requirements.judge(self.requirement, plain)
         self.judge_seconds = time.monotonic() - began
         self.verdict = verdict
-        report.replace_file(self.file, json.dumps({
-            "schema": EVIDENCE_SCHEMA, "requirement": self.requirement.id, "mutant": self.mutant, "evidence": plain, "verdict": verdict.to_json(),
-        }))
+        report.replace_file(self.file, json.dumps({**saved, "verdict": verdict.to_json()}))
         self.record(self, verdict)
         if verdict.outcome != HELD:
             raise (CheckFailed if verdict.outcome == FAILED else CheckInconclusive)(self.requirement, verdict, self.file)
