@@ -42,11 +42,11 @@ class ExistingProvider:
         missing = [f"{verb} {resource}.{group}".rstrip(".") for verb, group, resource in NEEDED_RIGHTS if not kube.can(verb, group, resource)]
         if missing:
             raise UserError(
-                f"rights on context {kube.context}", expected=f"all {len(NEEDED_RIGHTS)} that a run needs",
+                f"rights on context {kube.server.origin.context}", expected=f"all {len(NEEDED_RIGHTS)} that a run needs",
                 seen=f"missing {', '.join(missing)}", hint="ask the cluster's owner for them, or use another context",
             )
         cluster = Cluster(
-            name=kube.context, provider="existing", kubeconfig=self.kubeconfig, context=kube.context, owned=False,
+            name=kube.server.origin.context, provider="existing", kubeconfig=self.kubeconfig, context=kube.server.origin.context, owned=False,
             origin="existing", facts={"kubernetes": version},
         )
         return cluster, kube

@@ -11,10 +11,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import docker
-import docker.errors
 import yaml
+from docker.models.containers import Container
 from filelock import FileLock, Timeout
 from pytest_kind import KindCluster
 
@@ -113,7 +114,7 @@ class KindProvider:
         return Cluster(
             name=self.settings.name, provider="kind", kubeconfig=self.kubeconfig, context=f"kind-{self.settings.name}",
             owned=True, gateway_url=f"http://127.0.0.1:{state['gateway_port']}", origin=str(self.images.origin),
-            nodes=tuple(sorted(c.name for c in self._containers())),
+            nodes=tuple(sorted(str(c.name) for c in self._containers())),
         )
 
     def tear_down(self) -> None:
@@ -128,7 +129,7 @@ class KindProvider:
         total = 0
         for container in self._containers():
             if container.status == "running":
-                used = container.stats(stream=False)["memory_stats"]
+                used = cast("dict[str, Any]", container.stats(stream=False))["memory_stats"]
                 # cgroup v1 says total_inactive_file, v2 inactive_file; the kubelet subtracts the same.
                 detail = used.get("stats", {})
                 total += int(used.get("usage", 0)) - int(detail.get("total_inactive_file", detail.get("inactive_file", 0)))
@@ -201,7 +202,7 @@ class KindProvider:
                 conditions = {c["type"]: c for c in node["status"].get("conditions", [])}
                 ready = conditions.get("Ready", {})
                 assert ready.get("status") == "True", f"node {node['metadata']['name']}: {ready.get('message', 'no Ready condition')}"
-            dead = [c.name for c in self._containers() if c.status not in ("running", "created")]
+            dead = [str(c.name) for c in self._containers() if c.status not in ("running", "created")]
             if dead:
                 raise GiveUp(f"node containers {', '.join(dead)} have stopped")
 
@@ -221,7 +222,7 @@ class KindProvider:
             progress.say(f"  starting stopped node {container.name}")
             container.start()
 
-    def _containers(self) -> list["docker.models.containers.Container"]:
+    def _containers(self) -> list[Container]:
         client = docker.from_env()
         try:
             return client.containers.list(all=True, filters={"label": f"io.x-k8s.kind.cluster={self.settings.name}"})

@@ -44,7 +44,9 @@ class LoopbackIngress:
     def _call(self, session: requests.Session, index: int, url: str, host: str, start: float) -> CallRecord:
         request_id = str(uuid.uuid4())
         sent = time.monotonic()
-        status, error, headers, seen = 0, "", {}, {}
+        status, error = 0, ""
+        headers: dict[str, list[str]] = {}
+        seen: dict[str, list[str]] = {}
         try:
             answer = session.get(url, headers={"Host": host, "x-request-id": request_id}, timeout=self.timeout_s, allow_redirects=False)
         except requests.RequestException as failure:

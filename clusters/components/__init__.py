@@ -13,9 +13,17 @@ from clusters.timeouts import Timeouts
 class Component(Protocol):
     """What every component offers. Installing is idempotent: a half-finished installation is finished by the next."""
 
-    name: str
-    namespace: str
-    requires: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """What --components calls it."""
+
+    @property
+    def namespace(self) -> str:
+        """Where it is installed."""
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """The components that must be there first."""
 
     def input_key(self) -> str:
         """Return a digest of everything that `install` applies; a kept cluster with another digest is installed again."""

@@ -1,4 +1,4 @@
-"""`python -m clusters images`: list, build, verify and clean."""
+"""`python -m clusters images`: list, build, verify, push and clean."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ _MIB = 1 << 20
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the `images` command with its four sub-commands."""
+    """Add the `images` command with its sub-commands."""
     images = subparsers.add_parser("images", help="what runs on the cluster: list, build, verify, clean", description=__doc__)
     commands = images.add_subparsers(dest="images_command", required=True, metavar="COMMAND")
 
@@ -35,6 +35,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     verify = commands.add_parser("verify", help="recompute the digest of everything in the cache; exit 1 when something is damaged")
     verify.add_argument("--repair", action="store_true", help="remove what is damaged, so that `images build` makes it again")
     verify.set_defaults(func=_verify)
+
+    push = commands.add_parser("push", help="push the workload images to a registry that an existing cluster pulls from")
+    push.add_argument("prefix", metavar="PREFIX", help="host and path, such as registry.example.com/faasmesh; a run then takes --workload-images=PREFIX")
+    push.set_defaults(func=_push)
 
     clean = commands.add_parser("clean", help="remove what no current input leads to")
     clean.add_argument("--all", action="store_true", help="remove the whole cache and the registry's container")
@@ -95,6 +99,11 @@ def _verify(args: argparse.Namespace) -> int:
     else:
         progress.say("hint: python -m clusters images verify --repair, then images build")
     return EXIT_FAILED
+
+
+def _push(args: argparse.Namespace) -> int:
+    _print(*ImageStore(Origin.SOURCE).push(args.prefix))
+    return EXIT_HELD
 
 
 def _clean(args: argparse.Namespace) -> int:

@@ -133,13 +133,22 @@ def push(client: DockerClient, registry: Registry, *, local: str, reference: Ref
         UserError: the registry refused it.
 
     """
-    remote, tag = f"{registry.push_address}/{reference.repository}", reference.tag
+    return push_as(client, local, f"{registry.push_address}/{reference.repository}", reference.tag, what=f"push of {reference}", step=step)
+
+
+def push_as(client: DockerClient, local: str, remote: str, tag: str, *, what: str, step: progress.Step) -> str:
+    """Push a local image as `remote:tag`, with the rights Docker has there; return the manifest's digest.
+
+    Raises:
+        UserError: the registry refused it.
+
+    """
     client.api.tag(local, remote, tag)
     digest = ""
     try:
         for told in client.api.push(remote, tag=tag, stream=True, decode=True):
             if "error" in told:
-                raise explain(f"push of {reference}", str(told["error"]), code="registry")
+                raise explain(what, str(told["error"]), code="registry")
             if told.get("status") in {"Pushing", "Pushed"}:
                 step.update("pushing")
             digest = (told.get("aux") or {}).get("Digest", digest)
@@ -147,7 +156,7 @@ def push(client: DockerClient, registry: Registry, *, local: str, reference: Ref
         with contextlib.suppress(docker.errors.APIError):
             client.api.remove_image(f"{remote}:{tag}", noprune=True)
     if not digest:
-        raise UserError(f"push of {reference}", expected="a digest from the registry", seen="none", hint="run `python -m clusters images build` again")
+        raise UserError(what, expected="a digest from the registry", seen="none", hint="run `python -m clusters images build` again")
     return digest
 
 

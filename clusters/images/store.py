@@ -10,7 +10,7 @@ from clusters.images.builder import Builder
 from clusters.images.cache import Cache, ImageRecord
 from clusters.images.catalogue import Image, gomod
 from clusters.images.origins import Origin, resolve_origin
-from clusters.images.registry import NETWORK, Registry, docker_client, write_mirror_config
+from clusters.images.registry import NETWORK, Registry, docker_client, push_as, write_mirror_config
 from clusters.versions import Versions
 from clusters.versions import versions as pinned
 
@@ -54,6 +54,25 @@ class ImageStore:
             if not self._built_here(image) and not image.baked:
                 self.versions.images[image.name].published_reference(allow_unpinned=self.allow_unpinned)
         return self.builder.build([image.name for image in images if self._built_here(image)], programs=programs, jobs=self.jobs)
+
+    def push(self, prefix: str) -> list[str]:
+        """Push the workload images below `prefix`, where an existing cluster can pull them; return their names there.
+
+        Raises:
+            UserError: an image cannot be built, or the registry behind `prefix` refused it.
+
+        """
+        self.ensure("workloads")
+        registry = self.registry()
+        pushed = []
+        with docker_client() as client:
+            for image in self.builder.catalogue.select(["workloads"]):
+                remote = f"{prefix.rstrip('/')}/{image.name}"
+                with progress.step(f"push {remote}:{image.reference.tag}") as step:
+                    local = self.builder.image_id(client, image.name, registry)
+                    digest = push_as(client, local, remote, image.reference.tag, what=f"push of {remote}", step=step)
+                pushed.append(f"{remote}:{image.reference.tag}@{digest}")
+        return pushed
 
     def reference(self, name: str) -> str:
         """Return the name by which a manifest or `kind` asks for an image: the same in both origins, save for the published pin."""

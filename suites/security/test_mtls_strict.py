@@ -48,12 +48,12 @@ def test_only_mesh_certificates_are_taken(
     wiretap = Wiretap(world.kube, world.namespace, world.pod("user-function"))
 
     def observe(tapped: Caller) -> dict[str, object]:
-        nonce = uuid.uuid4().hex
+        nonce, mark = uuid.uuid4().hex, wiretap.mark()
         member, plaintext = (
             client.draw(function, count=CALLS, headers=[("x-nonce", nonce)] if client is tapped else [], fresh_connections=True)
             for client in (caller, intruder)
         )
-        wire = analyse(wiretap.settled_capture(), PORT, nonce.encode(), peer=world.address(tapped.pod))
+        wire = analyse(wiretap.since(mark), PORT, nonce.encode(), peer=world.address(tapped.pod))
         return {"member": member, "plaintext": plaintext, "wire": wire}
 
     manifests.apply("mtls_strict.control.yaml")

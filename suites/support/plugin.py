@@ -42,6 +42,7 @@ from workloads.fixtures import World
 from workloads.ingress import Ingress
 
 RUN = pytest.StashKey["Run"]()
+STANDARD_ERROR = 2
 TERMINAL = pytest.StashKey[TextIO]()
 DECIDED = pytest.StashKey[Decide]()
 MANIFESTS = pytest.StashKey[Manifests]()
@@ -76,8 +77,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "nightly: takes minutes; run by --profile=nightly only")
     config.addinivalue_line("markers", "serial: changes the whole cluster; never beside another check")
     # Capture replaces descriptor 2; its copy still is the terminal.
-    config.stash[TERMINAL] = os.fdopen(os.dup(sys.__stderr__.fileno()), "w", buffering=1)
-    progress.redirect(config.stash[TERMINAL])
+    terminal: TextIO = os.fdopen(os.dup(STANDARD_ERROR), "w", buffering=1)
+    config.stash[TERMINAL] = terminal
+    progress.redirect(terminal)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -80,6 +80,15 @@ class Wiretap:
         text = self._kube.exec(self.pod, self.namespace, CONTAINER, ["base64", "--wrap=0", CAPTURE])
         return base64.b64decode(text, validate=True)
 
+    def since(self, mark: int) -> bytes:
+        """Return, as a pcap file of its own, what was captured after the file was `mark` bytes long (a settled length)."""
+        pcap = self.settled_capture()
+        return pcap[:PCAP_HEADER_BYTES] + pcap[mark:]
+
+    def mark(self) -> int:
+        """Return the length of the capture at rest: a boundary between what was and what comes."""
+        return len(self.settled_capture())
+
     def settled_capture(self, *, within: float = 10.0, clock: Clock = CLOCK) -> bytes:
         """Return the pcap file once it has stopped growing, so that what was sent before this call is in it.
 

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class IstioClient:
             self.kube.apply(load_manifest(BARRIER, marker=marker), namespace)
             for pod in pods:
                 eventually(
-                    lambda pod=pod, marker=marker: self._assert_holds(namespace, pod, marker), within=self.timeouts.propagation, every=0.1,
+                    partial(self._assert_holds, namespace, pod, marker), within=self.timeouts.propagation, every=0.1,
                     subject=f"configuration of {', '.join(kinds)} not at proxy {namespace}/{pod}",
                 )
         return Propagation(kinds, pods, time.monotonic() - applied_at)
@@ -85,7 +86,7 @@ class IstioClient:
 
             def served(host: str = f"{marker}.{namespace}.propagation-barrier.internal") -> None:
                 status = status_of(host)
-                assert status == NO_CONTENT, f"host {host} is answered {status}, expected {NO_CONTENT}"  # noqa: S101  # the form of a wait
+                assert status == NO_CONTENT, f"host {host} is answered {status}, expected {NO_CONTENT}"
 
             eventually(served, within=self.timeouts.propagation, every=0.1, consecutive=2, subject=f"configuration of {', '.join(kinds)} not at the ingress gateway")
         return Propagation(tuple(dict.fromkeys(kinds)), ("istio-ingressgateway",), time.monotonic() - applied_at)
