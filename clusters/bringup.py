@@ -48,6 +48,9 @@ class Options:
 class Testbed:
     """A cluster in use, and what it takes to leave no trace of it."""
 
+    # Its name begins as pytest's test classes do.
+    __test__ = False
+
     options: Options
     timeouts: Timeouts
     phases: list[tuple[str, float]] = field(default_factory=list)

@@ -23,7 +23,7 @@ class Manifests:
     istio: IstioClient
     ingress: Ingress
     mutant: Mutant | None = None
-    propagation: list[Propagation] = field(default_factory=list)
+    propagation: list[tuple[str, Propagation]] = field(default_factory=list)
     _applied: dict[tuple[str, str], Document] = field(default_factory=dict)
 
     def apply(self, name: str) -> None:
@@ -44,9 +44,9 @@ class Manifests:
         self.world.kube.apply(documents, self.world.namespace)
         at = time.monotonic()
         kinds = [document.kind for document in documents] or ["(nothing)"]
-        self.propagation.append(self.istio.await_propagation(self.world.namespace, self.world.proxied_pods(), kinds, at))
+        self.propagation.append((name, self.istio.await_propagation(self.world.namespace, self.world.proxied_pods(), kinds, at)))
         if any(document.body.get("spec", {}).get("gateways") for document in documents) or "Gateway" in kinds:
-            self.propagation.append(self.istio.await_gateway(self.world.namespace, kinds, at, self._gateway_status))
+            self.propagation.append((f"{name} at the ingress gateway", self.istio.await_gateway(self.world.namespace, kinds, at, self._gateway_status)))
 
     def remove(self) -> None:
         """Remove what this test applied, last first."""

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -58,7 +58,8 @@ class Run:
     report: RunReport
     mutating: bool
     enforce: bool
-    artefacts: dict[str, list[str]] = field(default_factory=dict)
+    # Seconds of phases that are not to be charged to a check, so far.
+    charged: float = 0.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -247,13 +248,13 @@ def _record(item: pytest.Item, run: Run, entry: Requirement, call: pytest.CallIn
     decided, applied = item.stash.get(DECIDED, None), item.stash.get(MANIFESTS, None)
     verdict = decided.verdict if decided else None
     spread = [] if applied is None else [
-        Propagation(kind="+".join(one.kinds), name=", ".join(one.proxies[:3]), seconds=round(one.seconds, 3), proxies=len(one.proxies))
-        for one in applied.propagation
+        Propagation(kind="+".join(one.kinds), name=name, seconds=round(one.seconds, 3), proxies=len(one.proxies))
+        for name, one in applied.propagation
     ]
     settle = sum(one.seconds for one in spread)
     judge = decided.judge_seconds if decided else 0.0
     told = {
-        "setup": round(timings.get("setup", 0.0), 3), "settle": round(settle, 3),
+        "setup": round(max(0.0, timings.get("setup", 0.0) - _new_phases(item, run)), 3), "settle": round(settle, 3),
         "draw": round(max(0.0, timings.get("call", 0.0) - settle - judge), 3), "judge": round(judge, 3),
     }
     if verdict is None or decided is None:
@@ -263,6 +264,14 @@ def _record(item: pytest.Item, run: Run, entry: Requirement, call: pytest.CallIn
         run.report.record(
             entry.id, verdict, timings=told, propagation=spread, evidence=str(decided.file.relative_to(run.report.folder)), artefacts=artefacts,
         )
+
+
+def _new_phases(item: pytest.Item, run: Run) -> float:
+    """Return the seconds of phases since the last check: the first check of a run would otherwise be charged for the cluster."""
+    bed = item.config.stash.get(TESTBED, None)
+    total = sum(seconds for _, seconds in bed.phases) if bed is not None else 0.0
+    new, run.charged = total - run.charged, total
+    return new
 
 
 def _why(call: pytest.CallInfo[None]) -> str:
