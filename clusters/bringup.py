@@ -2,8 +2,8 @@
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from clusters.components.registry import NAMES, components
 from clusters.errors import UserError
 from clusters.existing import ExistingProvider
 from clusters.images import ImageStore
+from clusters.images.registry import docker_client, registry_in_use, remove_registry
 from clusters.kind import DEFAULT_NAME, KindProvider, KindSettings
 from clusters.kube import Kube
 from clusters.paths import cache_root
@@ -58,7 +59,8 @@ class Testbed:
     kube: Kube | None = None
     detected: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    _undo: list[Callable[[], None]] = field(default_factory=list)
+    # Undoes the rest even where one step fails.
+    _undo: ExitStack = field(default_factory=ExitStack)
     _installed: set[str] = field(default_factory=set)
     _components: dict[str, Component] = field(default_factory=dict)
     # Working set of all nodes in bytes when the run ended, its own pods included; 0 where it cannot be asked for.
@@ -136,10 +138,11 @@ class Testbed:
 
     def close(self) -> None:
         """Undo, last first, what `bring_up` started; a kept cluster stays with what it needs."""
-        if self._provider is not None and self.cluster is not None:
-            self.memory = self._provider.memory()
-        while self._undo:
-            self._undo.pop()()
+        try:
+            if self._provider is not None and self.cluster is not None:
+                self.memory = self._provider.memory()
+        finally:
+            self._undo.close()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -151,23 +154,24 @@ class Testbed:
             self.phases.append((name, time.monotonic() - began))
 
     def _use_kind(self) -> None:
+        refuse_unknown(self.options.components)
         with self.phase("host"):
             prepared = host.prepare(self.options.prepare_host, progress.say)
-            if not self.options.keep:
-                self._undo.append(prepared.undo)
         images = self._images = ImageStore(self.options.images)
+        if not self.options.keep:
+            self._undo.callback(prepared.undo, lambda: _remove_idle_registry(images))
         with self.phase("images"):
             images.ensure("cluster", *self.options.components, "workloads", programs=("kind", *_INSTALLERS))
         provider = KindProvider(
             KindSettings(self.options.name, self.options.nodes, self.options.gateway_port, self.options.keep), images, self.timeouts,
         )
         provider.acquire()
-        self._undo.append(provider.release)
+        self._undo.callback(provider.release)
         self._provider = provider
         self._components = components(images)
         self.versions = dict(images.versions.software) | {"istio": images.versions.istio.version, "envoy": images.versions.envoy, "go": images.versions.go}
         if not self.options.keep:
-            self._undo.append(provider.tear_down)
+            self._undo.callback(provider.tear_down)
         with self.phase("cluster"):
             self.cluster = provider.bring_up()
         self.kube = Kube.from_kubeconfig(self.cluster.kubeconfig, self.cluster.context)
@@ -175,6 +179,11 @@ class Testbed:
     def _use_existing(self) -> None:
         if self.options.kubeconfig is None:
             raise UserError("--cluster=existing", expected="--kubeconfig=FILE", seen="none", hint="the file is read, never written")
+        if not self.options.workload_images:
+            raise UserError(
+                "--cluster=existing", expected="--workload-images=PREFIX, where the cluster pulls the workload images from", seen="none",
+                hint="push them there once: python -m clusters images push PREFIX",
+            )
         with self.phase("cluster"):
             provider = ExistingProvider(self.options.kubeconfig, self.options.context)
             self.cluster, self.kube = provider.connect()
@@ -200,6 +209,29 @@ class Testbed:
                 "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": MEMORY, "namespace": "kube-system"},
                 "data": {**memory, component.name: component.input_key()},
             }])
+
+
+def refuse_unknown(names: tuple[str, ...]) -> None:
+    """Refuse a component that does not exist, before anything is done for the others.
+
+    Raises:
+        UserError: it names the component, and those there are.
+
+    """
+    for name in names:
+        if name not in NAMES:
+            raise UserError("--components", expected=f"some of {', '.join(NAMES)}", seen=name or "an empty name", hint="names are separated by commas")
+
+
+def _remove_idle_registry(images: ImageStore) -> None:
+    with docker_client() as client:
+        if not registry_in_use(client, images.cache):
+            remove_registry(client, images.cache)
+
+
+def leave_host(images: ImageStore) -> None:
+    """Leave nothing running that no cluster needs: the registry, and the engine where faasmesh started it."""
+    host.leave(lambda: _remove_idle_registry(images))
 
 
 def _memory(kube: Kube) -> dict[str, str]:

@@ -16,7 +16,7 @@ from clusters.hostfacts import DEFAULT_SOCKET, SYSTEM_PATH, Engine, find_program
 from clusters.paths import cache_root
 from clusters.waiting import GiveUp, eventually
 
-__all__ = ["BOUNDED", "DEFAULT_SOCKET", "build_runtime", "install", "is_ours", "lease", "release", "runtime_path", "start", "stop"]
+__all__ = ["BOUNDED", "DEFAULT_SOCKET", "build_runtime", "install", "is_ours", "lease", "leased", "release", "runtime_path", "start", "stop"]
 
 # The wrapper's name as a runtime of the engine, and of its file.
 BOUNDED = "runc-bounded"
@@ -136,7 +136,7 @@ def stop(say: Callable[[str], None], *, even_if_leased: bool = False) -> bool:
     if running.containers:
         say(f"host: the container engine stays: {running.containers} containers run on it")
         return False
-    if not even_if_leased and any(_alive(path) for path in _leases().glob("*")):
+    if not even_if_leased and leased():
         say("host: the container engine stays: another run uses it")
         return False
     say("host: stopping the container engine that faasmesh started")
@@ -156,6 +156,11 @@ def lease() -> None:
 def release() -> None:
     """Take the note back."""
     _own_lease().unlink(missing_ok=True)
+
+
+def leased() -> bool:
+    """Tell whether a living process uses the engine."""
+    return any(_alive(path) for path in list(_leases().glob("*")))
 
 
 _DETACHED: list["subprocess.Popen[bytes]"] = []

@@ -100,10 +100,12 @@ class Prepared:
     did: tuple[Action, ...]
     say: Callable[[str], None] = progress.say
 
-    def undo(self) -> None:
-        """Stop the engine where faasmesh started it and nothing uses it any more; installed packages stay."""
-        with lock():
-            _leave(self.say)
+    def undo(self, last: Callable[[], None] | None = None) -> None:
+        """Stop the engine where faasmesh started it and nothing uses it any more; installed packages stay.
+
+        `last` removes what would keep it busy; it is called where no other run uses the engine.
+        """
+        leave(last, self.say)
 
 
 def prepare(mode: str = "auto", say: Callable[[str], None] = progress.say, ports: Sequence[int] = ()) -> Prepared:
@@ -129,6 +131,15 @@ def prepare(mode: str = "auto", say: Callable[[str], None] = progress.say, ports
             _leave(say)
             raise
         return Prepared(actions, say)
+
+
+def leave(last: Callable[[], None] | None = None, say: Callable[[str], None] = progress.say) -> None:
+    """Give the engine up: `last` is called when no other run uses it, then it is stopped where that is ours to do."""
+    with lock():
+        engine.release()
+        if last is not None and not engine.leased():
+            last()
+        engine.stop(say)
 
 
 def stop_engine(say: Callable[[str], None] = progress.say) -> bool:

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import docker
+import psutil
 import yaml
 from docker.models.containers import Container
 from filelock import FileLock, Timeout
@@ -22,6 +23,7 @@ from pytest_kind import KindCluster
 from clusters import progress
 from clusters.errors import UserError
 from clusters.images import ImageStore
+from clusters.images.registry import docker_client
 from clusters.kube import Kube
 from clusters.paths import cache_root
 from clusters.provider import Cluster
@@ -32,6 +34,8 @@ DEFAULT_NAME = "faasmesh"
 # The ingress gateway's NodePort inside the cluster; the host's port in front of it is chosen per cluster.
 GATEWAY_NODE_PORT = 30080
 ZONES = ("zone-a", "zone-b", "zone-c")
+# What kind accepts, less what would name another folder than one of its own: the name is also that of the state's folder.
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class KindProvider:
     def __init__(self, settings: KindSettings, images: ImageStore, timeouts: Timeouts) -> None:
         if settings.nodes not in (1, len(ZONES)):
             raise UserError("--nodes", expected=f"1 or {len(ZONES)}", seen=str(settings.nodes), hint="three nodes carry one zone label each")
+        if not _NAME.fullmatch(settings.name):
+            raise UserError("--cluster-name", expected="lower-case letters, digits, - and .", seen=repr(settings.name), hint="such as faasmesh-2")
         self.settings = settings
         self.images = images
         self.timeouts = timeouts
@@ -86,9 +92,10 @@ class KindProvider:
         A cluster whose creation was interrupted, or that was made from other images, is deleted and made anew.
 
         Raises:
-            UserError: the wanted port is taken, or kind itself failed (its log is named).
+            UserError: the wanted port is taken or not the kept cluster's, or kind itself failed (its log is named).
 
         """
+        self._end_orphans()
         key = self._key()
         state = self._state()
         exists = bool(self._containers())
@@ -98,6 +105,7 @@ class KindProvider:
             self.tear_down()
             exists = False
         if exists:
+            self._require_port(int(state["gateway_port"]))
             self._start_stopped_nodes()
         else:
             state = {"key": key, "gateway_port": self._gateway_port()}
@@ -119,10 +127,21 @@ class KindProvider:
 
     def tear_down(self) -> None:
         """Delete the cluster and its state; other clusters are not touched."""
+        self._end_orphans()
+        if not self._containers():
+            (self.folder / "state.json").unlink(missing_ok=True)
+            return
         with progress.step(f"kind delete {self.settings.name}"):
             (self.folder / "state.json").unlink(missing_ok=True)
-            with self._kind_environment(), self._output_to("delete.log"):
-                self._pytest_kind().delete()
+            try:
+                with self._kind_environment(), self._output_to("delete.log"):
+                    self._pytest_kind().delete()
+            except subprocess.CalledProcessError as error:
+                log = self.folder / "delete.log"
+                raise UserError(
+                    f"kind delete {self.settings.name}", expected="exit code 0",
+                    seen=f"exit code {error.returncode}: {_last_error(log)}", hint=f"read {log}",
+                ) from None
 
     def memory(self) -> int:
         """Return the working set of all nodes in bytes: what they use, less the page cache that could be dropped."""
@@ -182,7 +201,7 @@ class KindProvider:
         self.kubeconfig.unlink(missing_ok=True)
         try:
             with self._kind_environment(), self._output_to("create.log"):
-                self._pytest_kind().create(config)
+                self._pytest_kind(self.images.node_reference()).create(config)
         except subprocess.CalledProcessError as error:
             log = self.folder / "create.log"
             with contextlib.suppress(subprocess.CalledProcessError), self._kind_environment(), self._output_to("delete.log"):
@@ -222,12 +241,28 @@ class KindProvider:
             progress.say(f"  starting stopped node {container.name}")
             container.start()
 
+    def _end_orphans(self) -> None:
+        """End the kind that a killed run left behind: when it fails, it deletes whatever has the cluster's name by then.
+
+        The lock is ours, so no living run can be waiting for it.
+        """
+        for process in psutil.process_iter(["cmdline"]):
+            command = process.info["cmdline"] or [""]
+            if command[0].startswith(f"{cache_root()}{os.sep}") and Path(command[0]).name == "kind" and f"--name={self.settings.name}" in command:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+                    process.wait()
+
     def _containers(self) -> list[Container]:
-        client = docker.from_env()
-        try:
+        with docker_client() as client:
             return client.containers.list(all=True, filters={"label": f"io.x-k8s.kind.cluster={self.settings.name}"})
-        finally:
-            client.close()
+
+    def _require_port(self, port: int) -> None:
+        if self.settings.gateway_port not in (0, port):
+            raise UserError(
+                f"kind cluster {self.settings.name}", expected=f"the gateway on port {self.settings.gateway_port}", seen=f"{port}, since it was made",
+                hint=f"leave --gateway-port out, or delete it first: python -m clusters down --cluster-name {self.settings.name}",
+            )
 
     def _gateway_port(self) -> int:
         wanted = self.settings.gateway_port
@@ -243,11 +278,11 @@ class KindProvider:
             port: int = probe.getsockname()[1]
         return port
 
-    def _pytest_kind(self) -> KindCluster:
+    def _pytest_kind(self, image: str | None = None) -> KindCluster:
         # pytest-kind makes a scratch folder below the working directory as soon as it is constructed.
         with contextlib.chdir(self.folder):
             return KindCluster(
-                self.settings.name, kubeconfig=self.kubeconfig, image=self.images.node_reference(), kind_path=self.images.tool("kind"),
+                self.settings.name, kubeconfig=self.kubeconfig, image=image, kind_path=self.images.tool("kind"),
                 kubectl_path=self.folder / "kubectl-not-used",
             )
 
@@ -328,7 +363,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _down(args: argparse.Namespace) -> int:
-    from clusters.bringup import provider_of  # noqa: PLC0415  # bringup imports this module
+    from clusters.bringup import leave_host, provider_of  # noqa: PLC0415  # bringup imports this module
 
     provider = provider_of(args)
     provider.acquire()
@@ -336,15 +371,15 @@ def _down(args: argparse.Namespace) -> int:
         provider.tear_down()
     finally:
         provider.release()
+    leave_host(provider.images)
     return 0
 
 
 def _status(args: argparse.Namespace) -> int:
-    client = docker.from_env()
-    try:
-        for container in client.containers.list(all=True, filters={"label": "io.x-k8s.kind.cluster"}):
-            if container.labels["io.x-k8s.kind.cluster"] == args.cluster_name:
-                progress.say(f"{container.name}: {container.status}")
-    finally:
-        client.close()
+    with docker_client() as client:
+        nodes = client.containers.list(all=True, filters={"label": f"io.x-k8s.kind.cluster={args.cluster_name}"})
+    for container in nodes:
+        progress.say(f"{container.name}: {container.status}")
+    if not nodes:
+        progress.say(f"kind cluster {args.cluster_name}: none")
     return 0

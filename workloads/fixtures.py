@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -91,10 +92,11 @@ def world(worlds: Callable[[str], World], request: pytest.FixtureRequest) -> Wor
 
 
 @pytest.fixture(scope="module")
-def caller(world: World) -> Caller:
-    """A client inside the mesh: it makes the calls of a draw and records each."""
+def caller(world: World, istio: IstioClient) -> Caller:
+    """A client inside the mesh: it makes the calls of a draw and records each; those that failed with its proxy's flags."""
     world.deploy({"caller": caller_objects()})
-    return Caller(world.kube, world.namespace, world.pod("caller"))
+    pod = world.pod("caller")
+    return Caller(world.kube, world.namespace, pod, access_log=partial(istio.access_log, world.namespace, pod))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 NO_ANSWER = 0
@@ -102,6 +102,23 @@ class Draw:
     def failures(self) -> tuple[CallRecord, ...]:
         """Return the calls without an answer or with a 5xx one, in order."""
         return tuple(record for record in self.records if record.failed)
+
+
+def with_flags(draw: Draw, entries: Sequence[Mapping[str, Any]]) -> Draw:
+    """Return the draw with Envoy's response flags from the access log of the caller's own proxy, joined by request id.
+
+    A call without an entry keeps what it has; "-" is Envoy's word for an entry without a flag.
+    """
+    logged = {_join_key(str(entry.get("request_id") or "")): str(entry.get("response_flags") or "-") for entry in entries}
+    return replace(draw, records=tuple(
+        replace(record, flags=logged[key]) if record.request_id and (key := _join_key(record.request_id)) in logged else record
+        for record in draw.records
+    ))
+
+
+def _join_key(request_id: str) -> str:
+    # Where tracing is on, Envoy writes its decision into one character of an id that is a UUID: the version's.
+    return request_id[:14] + request_id[15:]
 
 
 Types = type | tuple[type, ...]

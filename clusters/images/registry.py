@@ -126,6 +126,12 @@ def remove_registry(client: DockerClient, cache: Cache) -> bool:
     return there is not None
 
 
+def registry_in_use(client: DockerClient, cache: Cache) -> bool:
+    """Tell whether a kind node, stopped ones included, has this cache's mirrors mounted and so pulls from its registry."""
+    nodes = client.containers.list(all=True, filters={"label": "io.x-k8s.kind.cluster"})
+    return any(mount.get("Source", "").startswith(f"{cache.root}{os.sep}") for node in nodes for mount in node.attrs["Mounts"])
+
+
 def push(client: DockerClient, registry: Registry, *, local: str, reference: Reference, step: progress.Step) -> str:
     """Push a local image under the name a mirror is asked for; return the manifest's digest.
 

@@ -18,7 +18,7 @@ SHIFT = 0.05
 def judge(evidence: Evidence) -> Verdict:
     """Every call is answered, and the two functions answer in the declared shares."""
     return Verdict.of(
-        judges.no_failures("every-call-answered", evidence["rest"]),
+        judges.no_failures("every-call-answered", evidence["rest"], excused=judges.UPSTREAM_GONE),
         judges.split("shares", evidence["rest"], declared=DECLARED, alpha=FALSE_ALARM, shift=SHIFT),
     )
 

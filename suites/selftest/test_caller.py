@@ -253,3 +253,21 @@ def test_the_target_greets_it(pair: Pair) -> None:
 def test_an_order_beyond_the_bounds_is_refused(pair: Pair) -> None:
     with pytest.raises(DrawIncomplete, match="count is 200001, expected 1 to 200000"):
         pair.caller.draw(pair.url, count=200_001)
+
+
+def test_only_failed_calls_cost_a_look_into_the_proxys_log() -> None:
+    asked: list[int] = []
+
+    def log(seconds: int) -> list[dict[str, str]]:
+        asked.append(seconds)
+        return [{"request_id": "one", "response_flags": "UH"}]
+
+    failed = json.loads(answered(0, count=1).body)
+    failed["records"][0] |= {"status": 503, "request_id": "one"}
+    Caller(RecordedKube(answered(0, count=1)), "ns", "pod", access_log=log).draw("http://f/")
+    assert not asked
+
+    draw = Caller(RecordedKube(Answer(200, json.dumps(failed).encode())), "ns", "pod", access_log=log).draw("http://f/")
+
+    assert [record.flags for record in draw.records] == ["UH"]
+    assert len(asked) == 1

@@ -385,3 +385,18 @@ def test_looking_at_this_machine_yields_facts_that_can_be_judged(monkeypatch):
     assert facts.bounding > 0
     assert {"host.engine-present", "host.engine-running"} <= PREPARABLE
     assert Path(facts.disks[0].path).name == "faasmesh"
+
+
+def test_the_last_run_to_leave_removes_what_keeps_the_engine_busy_and_no_other_does(world, monkeypatch):
+    prepared = host.prepare("auto", lambda _: None)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        with monkeypatch.context() as theirs:
+            theirs.setattr(engine.psutil, "Process", lambda _pid=None, process=engine.psutil.Process: process(_pid or other.pid))
+            engine.lease()
+        prepared.undo(lambda: world["done"].append("registry"))
+        assert world["done"] == ["start"]
+        other.kill()
+
+    host.leave(lambda: world["done"].append("registry"), lambda _: None)
+
+    assert world["done"] == ["start", "registry", "terminate"]

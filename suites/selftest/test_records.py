@@ -1,12 +1,13 @@
 """Records: evidence is read back as it was written, and what is no record is refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workloads.records import CallRecord, Draw, RecordError
+from workloads.records import CallRecord, Draw, RecordError, with_flags
 
 TEXT = st.text(max_size=8)
 HEADERS = st.dictionaries(TEXT, st.lists(TEXT, max_size=3), max_size=3)
@@ -81,3 +82,16 @@ def test_a_missing_field_is_named() -> None:
 def test_a_document_of_another_kind_is_refused() -> None:
     with pytest.raises(RecordError, match="expected an object, seen list"):
         Draw.from_json([])  # type: ignore[arg-type]  # what a file may hold
+
+
+ID = "0f3c9d52-7d1e-4b0a-9c55-3a1f6f1f2b10"
+
+
+def test_flags_are_joined_by_request_id_even_where_envoy_wrote_its_tracing_decision_into_it() -> None:
+    plain, traced, unlogged = (replace(call(503), request_id=ID.replace("0f3c", start)) for start in ("0001", "0002", "0003"))
+    rewritten = traced.request_id[:14] + "9" + traced.request_id[15:]
+    entries = [{"request_id": plain.request_id, "response_flags": "-"}, {"request_id": rewritten, "response_flags": "UF,URX"}, {"response_flags": "NR"}]
+
+    joined = with_flags(draw_of(plain, traced, unlogged, call(503)), entries)
+
+    assert [record.flags for record in joined.records] == ["-", "UF,URX", "", ""]

@@ -4,15 +4,19 @@ import base64
 import json
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
+from clusters.waiting import CLOCK, Clock, TimedOut, eventually
 from workloads.caller import CONTROL_PORT
-from workloads.records import Draw, RecordError
+from workloads.records import Draw, RecordError, with_flags
 
 HTTP_OK = 200
 # The answer's way through the API server, and a busy machine's delay before the first call.
 SLACK_SECONDS = 30.0
+# Envoy writes its access log out once a second.
+LOGGED_WITHIN_S = 5.0
 
 
 class Answered(Protocol):
@@ -47,10 +51,16 @@ class DrawIncomplete(Exception):  # noqa: N818  # states what happened
 class Caller:
     """A pod that makes calls, in the mesh or beside it."""
 
-    def __init__(self, kube: Cluster, namespace: str, pod: str) -> None:
+    def __init__(
+        self, kube: Cluster, namespace: str, pod: str, *,
+        access_log: Callable[[int], Sequence[Mapping[str, Any]]] | None = None, clock: Clock = CLOCK,
+    ) -> None:
+        """`access_log` returns the entries of the pod's own proxy over the last so many seconds; it is asked only after failures."""
         self.namespace = namespace
         self.pod = pod
         self._kube = kube
+        self._access_log = access_log
+        self._clock = clock
 
     def draw(
         self,
@@ -96,7 +106,25 @@ class Caller:
         what = f"draw of {count} {method} {url} by pod {self.namespace}/{self.pod}"
         if answer.status != HTTP_OK:
             raise DrawIncomplete(f"{what}: the caller answered {answer.status}: {_reason(answer.body)}")
-        return _complete(_read(answer.body, what), count, what)
+        return self._explained(_complete(_read(answer.body, what), count, what))
+
+    def _explained(self, draw: Draw) -> Draw:
+        """Join the flags of failed calls, so that a judge can tell a function that died from a route that is wrong."""
+        log = self._access_log
+        if log is None or not draw.failures:
+            return draw
+        flagged = draw
+
+        def logged() -> None:
+            nonlocal flagged
+            flagged = with_flags(draw, log(math.ceil(draw.seconds + SLACK_SECONDS)))
+            missing = sum(not record.flags for record in flagged.failures)
+            assert not missing, f"{missing} of {len(flagged.failures)} failed calls have no flags in the proxy's log"
+
+        # What was never logged stays without a flag, which excuses nothing.
+        with suppress(TimedOut):
+            eventually(logged, within=LOGGED_WITHIN_S, clock=self._clock)
+        return flagged
 
 
 def _complete(draw: Draw, count: int, what: str) -> Draw:

@@ -1,0 +1,57 @@
+"""The kind provider: what it refuses before it touches anything."""
+
+from pathlib import Path
+
+import pytest
+
+from clusters.bringup import Options, Testbed
+from clusters.errors import UserError
+from clusters.images import ImageStore
+from clusters.kind import KindProvider, KindSettings
+from clusters.timeouts import Timeouts
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def provider(name: str = "one", port: int = 0) -> KindProvider:
+    return KindProvider(KindSettings(name, gateway_port=port), ImageStore("source"), Timeouts())
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "../faasmesh", "a/b", ".", ".."])
+def test_a_name_that_would_lead_out_of_the_clusters_folder_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="--cluster-name"):
+        provider(name)
+
+
+def test_a_second_run_is_told_who_has_the_cluster_and_disturbs_nothing(cache: Path) -> None:
+    first, second = provider(), provider()
+    first.acquire()
+    try:
+        with pytest.raises(UserError, match=r"in use by process \d+"):
+            second.acquire()
+    finally:
+        first.release()
+
+    second.acquire()
+    second.release()
+    assert (cache / "faasmesh" / "clusters" / "one").is_dir()
+
+
+@pytest.mark.parametrize("options", [Options(components=("foo",)), Options(cluster="existing", kubeconfig=Path("k"))], ids=["component", "workload images"])
+def test_what_a_run_cannot_do_without_is_asked_for_before_anything_is_done(options: Options, cache: Path) -> None:
+    with pytest.raises(UserError, match=r"--components: .* istio, seen foo|--workload-images=PREFIX"):
+        Testbed(options, Timeouts()).bring_up()
+
+    assert not list(cache.iterdir())
+
+
+@pytest.mark.parametrize("asked", [0, 4000])
+def test_a_kept_cluster_is_used_on_the_port_it_has(asked: int) -> None:
+    provider(port=asked)._require_port(4000)
+
+    with pytest.raises(UserError, match="expected the gateway on port 4001, seen 4000"):
+        provider(port=4001)._require_port(4000)
