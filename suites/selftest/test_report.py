@@ -282,7 +282,7 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(run):
     assert "1 held, 1 failed, 1 not run, 1 inconclusive" in shown
     assert "mutants: 1 killed, 0 survived" in shown
     assert "svg" in page.tags
-    assert "VirtualService/a reached 4 proxies after 1.20 s" in shown
+    assert "a (VirtualService) reached 4 proxies after 1.20 s" in shown
     assert "istio1.29.1" in shown
     assert "prefers-color-scheme: dark" in text
 
