@@ -155,6 +155,11 @@ class Testbed:
 
     def _use_kind(self) -> None:
         refuse_unknown(self.options.components)
+        if self.options.kubeconfig or self.options.context:
+            raise UserError(
+                "--kubeconfig and --context", expected="--cluster=existing with them", seen="--cluster=kind, which has its own",
+                hint="add --cluster=existing, or leave them out",
+            )
         with self.phase("host"):
             prepared = host.prepare(self.options.prepare_host, progress.say)
         images = self._images = ImageStore(self.options.images)
@@ -163,7 +168,7 @@ class Testbed:
         with self.phase("images"):
             images.ensure("cluster", *self.options.components, "workloads", programs=("kind", *_INSTALLERS))
         provider = KindProvider(
-            KindSettings(self.options.name, self.options.nodes, self.options.gateway_port, self.options.keep), images, self.timeouts,
+            KindSettings(self.options.name, self.options.nodes, self.options.gateway_port), images, self.timeouts,
         )
         provider.acquire()
         self._undo.callback(provider.release)
@@ -198,7 +203,7 @@ class Testbed:
                 return
             log = cache_root() / "clusters" / cluster.name / f"{component.name}.log"
             with progress.step(f"{component.name} install"):
-                component.install(cluster, kube, log)
+                component.install(cluster, self.timeouts, log)
                 try:
                     component.await_ready(kube, self.timeouts)
                 except AssertionError as error:
@@ -272,4 +277,4 @@ def up(args: argparse.Namespace) -> int:
 
 def provider_of(args: argparse.Namespace) -> KindProvider:
     """Return the provider of a named cluster, for deleting it: no image is needed for that but kind itself."""
-    return KindProvider(KindSettings(args.cluster_name, keep=True), ImageStore("source"), Timeouts())
+    return KindProvider(KindSettings(args.cluster_name), ImageStore("source"), Timeouts())

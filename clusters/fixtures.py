@@ -30,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--components", default=",".join(NAMES), help="components whose images are made ready before the run (comma-separated)")
     group.addoption("--workload-images", default=None, metavar="PREFIX", help="where an existing cluster pulls the workload images from")
+    group.addoption("--timeout-factor", type=float, default=1.0, metavar="F", help="multiply every time limit, for a machine slower than two cores")
     group.addoption("--prepare-host", choices=("auto", "never"), default="auto", help="whether a Debian host may be prepared where this runs as root")
 
 
@@ -52,9 +53,9 @@ def options_of(config: pytest.Config) -> Options:
 
 
 @pytest.fixture(scope="session")
-def timeouts() -> Timeouts:
+def timeouts(request: pytest.FixtureRequest) -> Timeouts:
     """How long each thing may take."""
-    return Timeouts()
+    return Timeouts().scaled(request.config.getoption("timeout_factor"))
 
 
 @pytest.fixture(scope="session")
@@ -85,14 +86,14 @@ TESTBED = pytest.StashKey[Testbed]()
 
 
 @pytest.fixture(scope="session")
-def kube(testbed: Testbed, run_id: str) -> Iterator[Kube]:
+def kube(testbed: Testbed, run_id: str, timeouts: Timeouts) -> Iterator[Kube]:
     """The API server. What the run created is removed by its label at the end, whatever happened."""
     api = cast("Kube", testbed.kube)
     # A run that was killed leaves its namespaces behind; on a cluster of ours nobody else can need them.
     if testbed.cluster is not None and testbed.cluster.owned:
         api.delete_namespaces(RUN_LABEL, wait=False)
     yield api
-    api.delete_namespaces(f"{RUN_LABEL}={run_id}", wait=testbed.cluster is None or not testbed.cluster.owned)
+    api.delete_namespaces(f"{RUN_LABEL}={run_id}", wait=testbed.cluster is None or not testbed.cluster.owned, within=timeouts.namespace_gone)
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,6 @@ class KindSettings:
     name: str = DEFAULT_NAME
     nodes: int = 1
     gateway_port: int = 0
-    keep: bool = False
 
 
 class KindProvider:

@@ -19,14 +19,8 @@ class Timeouts:
     istio_ready: float = 180
     # istiod debounces for up to 10 s, then pushes to every proxy one after the other.
     propagation: float = 30
-    # The default grace period is 30 s; a proxy drains for 5 s of it.
-    pod_gone: float = 60
     # Every pod of it must be gone, then the namespace controller makes its rounds, some seconds apart.
     namespace_gone: float = 60
-    # The gateway's listener exists only after its first configuration came from istiod.
-    gateway_answers: float = 60
-    # Thousands of requests through two proxies on two cores; half a minute when the machine also builds.
-    draw: float = 120
 
     def scaled(self, factor: float) -> "Timeouts":
         """Return all of them multiplied by `factor`, for machines that are slower than two cores; ValueError unless positive."""

@@ -28,7 +28,7 @@ class Component(Protocol):
     def input_key(self) -> str:
         """Return a digest of everything that `install` applies; a kept cluster with another digest is installed again."""
 
-    def install(self, cluster: Cluster, kube: Kube, log: Path) -> None:
+    def install(self, cluster: Cluster, timeouts: Timeouts, log: Path) -> None:
         """Apply the component; what the installer prints goes to `log`."""
 
     def await_ready(self, kube: Kube, timeouts: Timeouts) -> None:

@@ -1,5 +1,6 @@
 """Every check can be collected and its set-up planned without a cluster: a broken fixture is found in seconds."""
 
+import configparser
 import os
 import subprocess
 import sys
@@ -22,3 +23,13 @@ def test_the_set_up_of_every_check_can_be_planned(mode, tmp_path):
     assert "SETUP    S testbed" in done.stdout
     assert "test_weighted_split.py" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_tox_environment_of_the_readme_runs_something():
+    """A section for several environments at once would hide the commands of each: tox then succeeds without running any."""
+    ini = configparser.ConfigParser()
+    ini.read(CHECKOUT / "tox.ini")
+
+    assert not [section for section in ini.sections() if "{" in section]
+    for name in ("check", "conformance", "mutation", "bench"):
+        assert "python -m pytest suites" in ini[f"testenv:{name}"]["commands"]

@@ -27,6 +27,7 @@ from suites.support.report import (
     SURVIVED,
     WRONG_CLAIM,
     Kill,
+    Phase,
     Propagation,
     RunReport,
     exit_code,
@@ -43,6 +44,7 @@ from workloads.ingress import Ingress
 
 RUN = pytest.StashKey["Run"]()
 STANDARD_ERROR = 2
+FOLDER = pytest.StashKey[Path]()
 TERMINAL = pytest.StashKey[TextIO]()
 DECIDED = pytest.StashKey[Decide]()
 MANIFESTS = pytest.StashKey[Manifests]()
@@ -71,16 +73,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--run-folder", default=None, help="where the report and the evidence go (default: a new folder below .faasmesh/runs)")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the markers and let progress reach the terminal past pytest's capture."""
+    """Declare the markers, name the run's folder, and let progress reach the terminal past pytest's capture."""
+    chosen = config.getoption("run_folder")
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    config.stash[FOLDER] = Path(chosen) if chosen else runs_root() / f"{stamp}-{os.getpid()}"
+    # pytest's own JUnit writer looks at its option right after this; self-tests and plans are no runs.
+    planned = config.getoption("collectonly") or config.getoption("setupplan")
+    hermetic = all("selftest" in argument for argument in config.args)
+    if config.option.xmlpath is None and not planned and not hermetic:
+        config.option.xmlpath = str(config.stash[FOLDER] / "junit.xml")
     config.addinivalue_line("markers", "requirement(entry): the requirement that a check shows")
     config.addinivalue_line("markers", "slow: takes more than 20 s; left out by --profile=quick")
     config.addinivalue_line("markers", "nightly: takes minutes; run by --profile=nightly only")
     config.addinivalue_line("markers", "serial: changes the whole cluster; never beside another check")
-    # Capture replaces descriptor 2; its copy still is the terminal.
-    terminal: TextIO = os.fdopen(os.dup(STANDARD_ERROR), "w", buffering=1)
-    config.stash[TERMINAL] = terminal
-    progress.redirect(terminal)
+    if not hermetic:
+        # Capture replaces descriptor 2; its copy still is the terminal.
+        terminal: TextIO = os.fdopen(os.dup(STANDARD_ERROR), "w", buffering=1)
+        config.stash[TERMINAL] = terminal
+        progress.redirect(terminal)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -131,17 +143,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _open(config: pytest.Config) -> Run:
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    chosen = config.getoption("run_folder")
-    folder = Path(chosen) if chosen else runs_root() / f"{stamp}-{os.getpid()}"
+    folder = config.stash[FOLDER]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         pytest.exit(str(UserError(
             f"run folder {folder}", expected="a folder that can be written", seen=error.strerror or str(error), hint="give another with --run-folder",
         )), returncode=EXIT_USAGE)
-    if config.option.xmlpath is None:
-        config.option.xmlpath = str(folder / "junit.xml")
     mutating = bool(config.getoption("mutation"))
     run = Run(
         RunReport.begin(
@@ -182,7 +190,7 @@ def decide(request: pytest.FixtureRequest, mutant: Mutant | None) -> Decide:
     entry = requirement_of(request.node)
     if entry is None:
         raise UserError(request.node.nodeid, expected="a @requirement", seen="none", hint="a verdict belongs to a requirement")
-    taken = Decide(entry, run.report.folder, mutant.name if mutant else None, lambda _decide, _verdict: None)
+    taken = Decide(entry, run.report.folder, mutant.name if mutant else None)
     request.node.stash[DECIDED] = taken
     return taken
 
@@ -315,10 +323,7 @@ def _describe(report: RunReport, bed: Testbed) -> None:
     if bed.cluster is not None:
         report.image_origin = bed.cluster.origin
     report.environment.update(environment_facts(bed))
-    for name, seconds in bed.phases:
-        from suites.support.report import Phase  # noqa: PLC0415
-
-        report.phases.append(Phase(name, round(seconds, 3)))
+    report.phases += [Phase(name, round(seconds, 3)) for name, seconds in bed.phases]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:  # noqa: ANN401  # pytest does not export its type
@@ -338,7 +343,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if run is not None:
         sys.stdout.write((kill_line(run.report) if run.mutating else last_line(run.report)) + "\n")
         sys.stdout.flush()
-    progress.redirect(sys.__stderr__)
-    config.stash[TERMINAL].close()
+    if TERMINAL in config.stash:
+        progress.redirect(sys.__stderr__)
+        config.stash[TERMINAL].close()
 
 

@@ -1,8 +1,7 @@
-"""How a check hands over its evidence: saved first, judged then, recorded always."""
+"""How a check hands over its evidence: saved first, judged then."""
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,6 @@ class Decide:
     requirement: Requirement
     folder: Path
     mutant: str | None
-    record: Callable[["Decide", Verdict], None]
     began: float = field(default_factory=time.monotonic)
     judge_seconds: float = 0.0
     verdict: Verdict | None = None
@@ -48,7 +46,7 @@ class Decide:
         return self.folder / "evidence" / f"{name}.json"
 
     def __call__(self, **evidence: Any) -> None:  # noqa: ANN401  # whatever the check observed
-        """Save the evidence, judge it, record the verdict.
+        """Save the evidence, judge it, save the verdict beside it.
 
         Raises:
             CheckFailed: the requirement does not hold.
@@ -66,7 +64,6 @@ class Decide:
         self.judge_seconds = time.monotonic() - began
         self.verdict = verdict
         report.replace_file(self.file, json.dumps({**saved, "verdict": verdict.to_json()}))
-        self.record(self, verdict)
         if verdict.outcome != HELD:
             raise (CheckFailed if verdict.outcome == FAILED else CheckInconclusive)(self.requirement, verdict, self.file)
 

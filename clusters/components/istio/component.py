@@ -32,17 +32,16 @@ class Istio:
         """Return a digest of the version and the operator manifest."""
         return hashlib.sha256(self.version.encode() + CONTROL_PLANE.read_bytes()).hexdigest()[:16]
 
-    def install(self, cluster: Cluster, kube: Kube, log: Path) -> None:
+    def install(self, cluster: Cluster, timeouts: Timeouts, log: Path) -> None:
         """Run `istioctl install`, which applies the custom resources before their first object and waits for both Deployments.
 
         Raises:
             UserError: istioctl failed; its output is in `log`.
 
         """
-        del kube
         command = [
             str(self.istioctl()), "install", "--skip-confirmation", f"--filename={CONTROL_PLANE}", f"--set=tag={self.version}",
-            f"--kubeconfig={cluster.kubeconfig}", f"--context={cluster.context}", "--readiness-timeout=180s",
+            f"--kubeconfig={cluster.kubeconfig}", f"--context={cluster.context}", f"--readiness-timeout={timeouts.istio_ready:.0f}s",
         ]
         with log.open("wb") as out:
             done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False)
