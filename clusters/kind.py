@@ -105,8 +105,8 @@ class KindProvider:
             exists = False
         if exists:
             self._require_port(int(state["gateway_port"]))
-            self._start_stopped_nodes()
-        else:
+            exists = self._comes_back()
+        if not exists:
             state = {"key": key, "gateway_port": self._gateway_port()}
             with progress.step(f"kind create {self.settings.name} ({self.settings.nodes} node{'s' * (self.settings.nodes > 1)})"):
                 self._create(int(state["gateway_port"]))
@@ -115,9 +115,6 @@ class KindProvider:
             partial = self.folder / "state.json.partial"
             partial.write_text(json.dumps(state))
             partial.replace(self.folder / "state.json")
-        if exists:
-            with progress.step(f"kind reuse {self.settings.name}"):
-                self._await_nodes()
         return Cluster(
             name=self.settings.name, provider="kind", kubeconfig=self.kubeconfig, context=f"kind-{self.settings.name}",
             owned=True, gateway_url=f"http://127.0.0.1:{state['gateway_port']}", origin=str(self.images.origin),
@@ -232,6 +229,18 @@ class KindProvider:
 
         eventually(api_answers, within=self.timeouts.api_server_answers, subject="the API server")
         eventually(nodes_ready, within=self.timeouts.node_ready, every=0.5, subject="nodes ready")
+
+    def _comes_back(self) -> bool:
+        """Tell whether a kept cluster answers again; one that does not (a machine that lost power) is deleted."""
+        try:
+            with progress.step(f"kind reuse {self.settings.name}"):
+                self._start_stopped_nodes()
+                self._await_nodes()
+        except (AssertionError, UserError) as error:
+            progress.say(f"kind cluster {self.settings.name} does not come back ({error}); making it anew")
+            self.tear_down()
+            return False
+        return True
 
     def _start_stopped_nodes(self) -> None:
         """Start the node containers that a restart of the machine or of the engine has stopped."""

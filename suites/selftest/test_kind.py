@@ -9,6 +9,7 @@ from clusters.errors import UserError
 from clusters.images import ImageStore
 from clusters.kind import KindProvider, KindSettings
 from clusters.timeouts import Timeouts
+from clusters.waiting import TimedOut
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +56,21 @@ def test_a_kept_cluster_is_used_on_the_port_it_has(asked: int) -> None:
 
     with pytest.raises(UserError, match="expected the gateway on port 4001, seen 4000"):
         provider(port=4001)._require_port(4000)
+
+
+def test_a_kept_cluster_that_does_not_come_back_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = provider()
+    deleted = []
+
+    def silent() -> None:
+        raise TimedOut("the API server after 60.0 s, 12 attempts; last: refused", seconds=60, attempts=12, last="refused")
+
+    monkeypatch.setattr(kept, "_start_stopped_nodes", lambda: None)
+    monkeypatch.setattr(kept, "tear_down", lambda: deleted.append(kept.settings.name))
+    monkeypatch.setattr(kept, "_await_nodes", silent)
+    assert not kept._comes_back()
+    assert deleted == ["one"]
+
+    monkeypatch.setattr(kept, "_await_nodes", lambda: None)
+    assert kept._comes_back()
+    assert deleted == ["one"]
