@@ -236,6 +236,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     item.stash.setdefault(TIMINGS, {})[call.when] = call.duration
     red = made.failed and call.when in ("setup", "call")
     artefacts = _collect(item, run) if red else ()
+    made.sections += [("what the cluster looked like", str(run.report.folder / artefact)) for artefact in artefacts]
     if run.mutating:
         if red and call.excinfo is not None and not isinstance(call.excinfo.value, CheckFailed) and "survived" not in str(call.excinfo.value):
             mutant = getattr(item, "callspec", None) and item.callspec.params.get("mutant")  # type: ignore[attr-defined]  # pytest.Function

@@ -53,6 +53,8 @@ class Decide:
             CheckInconclusive: the evidence cannot settle it.
 
         """
+        # What a reader needs is the check's line and the verdict, not how it is kept.
+        __tracebackhide__ = True
         if self.verdict is not None:
             raise TypeError(f"{self.requirement.id} decides a second time; evidence is drawn once")
         plain: Evidence = _plain(evidence)
