@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +16,7 @@ from clusters.kube import Kube
 from clusters.timeouts import Timeouts
 
 RUN_LABEL = "faasmesh.dev/run"
+TESTBED = pytest.StashKey[Testbed]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,6 +54,22 @@ def options_of(config: pytest.Config) -> Options:
     )
 
 
+def _uncaptured(config: pytest.Config) -> AbstractContextManager[None]:
+    """Let what happens be seen: bringing up a cluster takes longer than a person waits in silence."""
+    shown: AbstractContextManager[None] = config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled()
+    return shown
+
+
+@contextmanager
+def _before_the_person(config: pytest.Config) -> Iterator[None]:
+    """Let the block be seen, and end the run with one line where the person has to change something."""
+    with _uncaptured(config):
+        try:
+            yield
+        except UserError as error:
+            pytest.exit(str(error), returncode=EXIT_USAGE)
+
+
 @pytest.fixture(scope="session")
 def timeouts(request: pytest.FixtureRequest) -> Timeouts:
     """How long each thing may take."""
@@ -67,22 +85,15 @@ def run_id() -> str:
 @pytest.fixture(scope="session")
 def testbed(request: pytest.FixtureRequest, timeouts: Timeouts) -> Iterator[Testbed]:
     """The cluster, brought up on first use and taken down at the end unless it is kept."""
-    capture = request.config.pluginmanager.getplugin("capturemanager")
     bed = Testbed(options_of(request.config), timeouts)
     request.config.stash[TESTBED] = bed
     try:
-        with capture.global_and_fixture_disabled():
-            try:
-                bed.bring_up()
-            except UserError as error:
-                pytest.exit(str(error), returncode=EXIT_USAGE)
+        with _before_the_person(request.config):
+            bed.bring_up()
         yield bed
     finally:
-        with capture.global_and_fixture_disabled():
+        with _uncaptured(request.config):
             bed.close()
-
-
-TESTBED = pytest.StashKey[Testbed]()
 
 
 @pytest.fixture(scope="session")
@@ -99,10 +110,6 @@ def kube(testbed: Testbed, run_id: str, timeouts: Timeouts) -> Iterator[Kube]:
 @pytest.fixture(scope="session")
 def istio(testbed: Testbed, kube: Kube, timeouts: Timeouts, request: pytest.FixtureRequest) -> IstioClient:
     """Istio, installed on first use."""
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        try:
-            testbed.require(("istio",))
-        except UserError as error:
-            pytest.exit(str(error), returncode=EXIT_USAGE)
+    with _before_the_person(request.config):
+        testbed.require(("istio",))
     return IstioClient(kube, timeouts)

@@ -1,13 +1,12 @@
 """The key of an image: every input of its build folded into one name, so that equal inputs are built once, ever."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clusters.images.cache import content_key, source_digest
 from clusters.images.catalogue import Binary, Catalogue, Image, ModuleFiles, gomod
-from clusters.images.toolchain import BUILD_SCHEMA, GoSet, Toolchain, architecture, module_sum
+from clusters.images.toolchain import BUILD_SCHEMA, Toolchain, architecture, module_sum
 from clusters.versions import Versions
 
 
@@ -61,11 +60,6 @@ class Keys:
     def programs_of(self, image: Image) -> list[str]:
         """Return the programs an image is made from."""
         return list(dict.fromkeys(wanted.program for wanted in image.inputs if isinstance(wanted, Binary)))
-
-    def go_sets(self, names: list[str]) -> Mapping[str, GoSet]:
-        """Return those programs that are Go sets."""
-        found = {name: self.catalogue.programs[name] for name in names}
-        return {name: program for name, program in found.items() if isinstance(program, GoSet)}
 
 
 def context_files(image: Image) -> dict[str, Path]:

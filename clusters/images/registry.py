@@ -41,7 +41,6 @@ class Registry:
 
     push_address: str
     container: str = CONTAINER
-    network_name: str = NETWORK
 
     @property
     def in_network_address(self) -> str:
@@ -105,12 +104,6 @@ def ensure_registry(client: DockerClient, cache: Cache, image: str) -> Registry:
             raise explain("local registry", str(error), code="docker") from error
         _await_answer(registry, container)
         return registry
-
-
-def running_registry(client: DockerClient, cache: Cache) -> Registry | None:
-    """Return the registry when it runs on this cache, without starting anything."""
-    container = _running(client, cache, image=None)
-    return None if container is None else _registry(container)
 
 
 def remove_registry(client: DockerClient, cache: Cache) -> bool:
@@ -206,11 +199,11 @@ def write_mirror_config(folder: Path, registry: Registry, *, origin: str) -> Pat
     return folder
 
 
-def _running(client: DockerClient, cache: Cache, image: str | None) -> Container | None:
+def _running(client: DockerClient, cache: Cache, image: str) -> Container | None:
     container = _container(client, container_name(cache))
     if container is None or container.status != "running" or container.labels.get(_STORAGE_LABEL) != _storage(cache):
         return None
-    return container if image is None or container.attrs["Image"] == image else None
+    return container if container.attrs["Image"] == image else None
 
 
 def _storage(cache: Cache) -> str:

@@ -12,20 +12,10 @@ import yaml
 from clusters import evidence
 from clusters.evidence import collect, without_secrets
 from clusters.kube import ExecFailed
+from suites.selftest.clock import FakeClock
 
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nline\n-----END RSA PRIVATE KEY-----"
 SECRET = base64.b64encode(KEY.encode()).decode()
-
-
-@dataclass
-class FakeClock:
-    now: float = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 def pod(name: str, *containers: str, restarts: int = 0, ready: bool = True, native: bool = False) -> dict[str, Any]:

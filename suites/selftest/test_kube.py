@@ -24,6 +24,7 @@ from clusters.errors import UserError
 from clusters.kube import ApiRefused, ExecFailed, Kube, NotFound, PodUnreachable, Unreachable
 from clusters.manifests import parse
 from clusters.waiting import NeverReached, TimedOut
+from suites.selftest.clock import FakeClock
 
 
 @dataclass(frozen=True)
@@ -173,17 +174,6 @@ def kubeconfig(folder: Path, url: str, **cluster: object) -> Path:
     }
     path.write_text(yaml.safe_dump(content))
     return path
-
-
-@dataclass
-class FakeClock:
-    now: float = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture

@@ -1,22 +1,11 @@
 """Pods: which of them can still come up, and what the others wait for."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from clusters.pods import Prognosis, describe
-
-
-@dataclass
-class FakeClock:
-    now: float = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
+from suites.selftest.clock import FakeClock
 
 
 def container(waiting: str | None = None, *, message: str = "", restarts: int = 0, ended: dict[str, Any] | None = None) -> dict[str, Any]:

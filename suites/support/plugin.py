@@ -20,6 +20,7 @@ from clusters.errors import EXIT_FAILED, EXIT_USAGE, UserError
 from clusters.fixtures import TESTBED
 from clusters.paths import runs_root
 from suites.support import mutants, requirements
+from suites.support.environment import environment_facts
 from suites.support.manifests import Manifests
 from suites.support.mutants import Mutant
 from suites.support.report import (
@@ -318,8 +319,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def _describe(report: RunReport, bed: Testbed) -> None:
-    from suites.support.environment import environment_facts  # noqa: PLC0415  # asks the host; only a finished run pays
-
     report.versions.update(bed.versions | {f"detected {name}": version for name, version in bed.detected.items()})
     if bed.cluster is not None:
         report.image_origin = bed.cluster.origin

@@ -96,11 +96,6 @@ def requirement(
     return declare
 
 
-def registered() -> Mapping[str, Requirement]:
-    """Return every requirement declared so far, by id."""
-    return dict(_register)
-
-
 @contextmanager
 def collecting() -> Iterator[Mapping[str, Requirement]]:
     """Give the block an empty register of its own, and bring the former one back afterwards."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+from clusters.kube import ProxyResponse
 from clusters.waiting import CLOCK, Clock, TimedOut, eventually
 from workloads.caller import CONTROL_PORT
 from workloads.records import Draw, RecordError, with_flags
@@ -19,25 +20,13 @@ SLACK_SECONDS = 30.0
 LOGGED_WITHIN_S = 5.0
 
 
-class Answered(Protocol):
-    """An HTTP answer, as `clusters.kube.ProxyResponse`."""
-
-    @property
-    def status(self) -> int:
-        """The status code."""
-
-    @property
-    def body(self) -> bytes:
-        """The whole body."""
-
-
 class Cluster(Protocol):
     """What a caller needs of `clusters.kube.Kube`: a request to a pod that is sent once, whatever comes of it."""
 
     def request(  # as Kube has it
         self, pod: str, namespace: str, port: int, method: str, path: str,
         body: bytes | None = None, headers: Mapping[str, str] | None = None, timeout: float = ...,
-    ) -> Answered:
+    ) -> ProxyResponse:
         """Return the pod's answer, whatever its status."""
 
 

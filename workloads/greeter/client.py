@@ -4,27 +4,16 @@ import json
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from clusters.kube import ProxyResponse
 from workloads.greeter import ADMIN_PORT
 
 HTTP_OK = 200
 
 
-class Answered(Protocol):
-    """An HTTP answer, as `clusters.kube.ProxyResponse`."""
-
-    @property
-    def status(self) -> int:
-        """The status code."""
-
-    @property
-    def body(self) -> bytes:
-        """The whole body."""
-
-
 class Cluster(Protocol):
     """What asking needs of `clusters.kube.Kube`."""
 
-    def request(self, pod: str, namespace: str, port: int, method: str, path: str) -> Answered:
+    def request(self, pod: str, namespace: str, port: int, method: str, path: str) -> ProxyResponse:
         """Return the pod's answer, whatever its status."""
 
 
