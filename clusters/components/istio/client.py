@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from clusters.kube import ExecFailed, Kube
 from clusters.manifests import load_manifest
@@ -121,6 +122,19 @@ class IstioClient:
             return self.kube.exec(pod, namespace, SIDECAR, ["pilot-agent", "request", "GET", path])
         except ExecFailed as error:
             raise AssertionError(f"proxy {namespace}/{pod} does not answer GET {path}: {error}") from None
+
+    def stats(self, namespace: str, pod: str, pattern: str) -> dict[str, int]:
+        """Return the counters and gauges of a proxy whose names match the regular expression `pattern`, zeroes included.
+
+        Istio's proxies keep few of Envoy's counters unless `proxyStatsMatcher` asks for more; the caller's keeps those of
+        every upstream cluster (workloads/caller/manifests.yaml).
+
+        Raises:
+            AssertionError: the proxy's admin port did not answer.
+
+        """
+        told = json.loads(self.proxy_admin(namespace, pod, f"stats?format=json&filter={quote(pattern, safe='')}"))
+        return {one["name"]: int(one["value"]) for one in told["stats"] if "value" in one}
 
     def access_log(self, namespace: str, pod: str, since_seconds: int) -> list[Mapping[str, Any]]:
         """Return the JSON access log entries of one proxy over the last `since_seconds`."""
