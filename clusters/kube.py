@@ -260,6 +260,14 @@ class Kube:
 
         return eventually(rolled_out, within=within, subject=f"Deployment {namespace}/{name} not available", clock=self._clock)
 
+    def scale(self, namespace: str, name: str, replicas: int) -> None:
+        """Ask for that many pods of a Deployment; NotFound for a missing one. `wait_deployment` waits for them."""
+        path = self._resource("Deployment", f"Deployment/{name}").path(name=name, namespace=namespace)
+        self.server.call(
+            "PATCH", f"{path}/scale", query=[("fieldManager", FIELD_MANAGER)], body={"spec": {"replicas": replicas}},
+            content_type="application/merge-patch+json", what=f"scale Deployment {namespace}/{name}",
+        )
+
     def await_gone(self, kind: str, name: str, namespace: str | None = None, *, within: float) -> None:
         """Return once an object no longer exists; TimedOut names the finalizers that hold it."""
 

@@ -1,7 +1,7 @@
 """Fixtures for what runs on the cluster: one namespace an area, and the clients in it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,10 +11,13 @@ from clusters.bringup import Testbed
 from clusters.components.istio.client import IstioClient
 from clusters.fixtures import RUN_LABEL
 from clusters.kube import Kube
+from clusters.pods import state_of
 from clusters.timeouts import Timeouts
+from clusters.waiting import eventually
 from workloads.caller import caller as caller_objects
 from workloads.caller.client import Caller
 from workloads.deploy import deploy
+from workloads.greeter import INSTANCE
 from workloads.ingress import InClusterIngress, Ingress, LoopbackIngress
 from workloads.intruder import intruder as intruder_objects
 
@@ -23,9 +26,10 @@ Objects = list[dict[str, Any]]
 
 @dataclass
 class World:
-    """One namespace of the run with sidecar injection, and what has been deployed to it.
+    """One namespace of the run with sidecar injection, what has been deployed to it, and what of it one file of checks uses.
 
-    Pods start once and serve every check of an area; a check changes the mesh around them, never them.
+    Pods start once and serve every check of an area; a check changes the mesh around them, never them. Each file has a view
+    of its own: it waits for the proxies of the pods that it asked for, not for those of its neighbours.
     """
 
     kube: Kube
@@ -33,40 +37,82 @@ class World:
     namespace: str
     image: Callable[[str], str]
     _deployed: set[str] = field(default_factory=set)
+    _used: set[str] = field(default_factory=set)
+    _ended_on_purpose: set[str] = field(default_factory=set)
+
+    def view(self) -> "World":
+        """Return the same namespace for another file of checks, which uses nothing of it yet."""
+        return replace(self, _used=set())
 
     def deploy(self, functions: Mapping[str, Objects]) -> None:
         """Deploy what is not there yet and wait for all of it together: pods start side by side.
 
         Keys are the names of the Deployments.
         """
+        self._used.update(functions)
         new = [one for name, objects in functions.items() if name not in self._deployed for one in objects]
         if new:
-            deploy(self.kube, self.namespace, [self._with_images(one) for one in new], within=self.timeouts.deployment_available)
+            deploy(self.kube, self.namespace, [self._prepared(one) for one in new], within=self.timeouts.deployment_available)
             self._deployed.update(functions)
+
+    def scale(self, name: str, replicas: int) -> None:
+        """Give a Deployment of ours that many pods and wait until it has them and no others; those that end, end on purpose.
+
+        Raises:
+            NeverReached: a pod cannot come up.
+            TimedOut: it took longer than a Deployment may.
+
+        """
+        before = {str(pod["metadata"]["name"]) for pod in self._pods(name)}
+        self.kube.scale(self.namespace, name, replicas)
+        self.kube.wait_deployment(self.namespace, name, self.timeouts.deployment_available)
+
+        def only_these() -> set[str]:
+            left = {str(pod["metadata"]["name"]) for pod in self._pods(name)}
+            assert len(left) == replicas, f"{len(left)} pods, {replicas} wanted"
+            return left
+
+        left = eventually(only_these, within=self.timeouts.deployment_available, subject=f"Deployment {self.namespace}/{name} not scaled to {replicas}")
+        self._ended_on_purpose.update(before - left)
 
     def pod(self, name: str) -> str:
         """Return the name of the running pod of a Deployment."""
-        pods = [pod for pod in self.kube.pods(self.namespace, f"app={name}") if not pod["metadata"].get("deletionTimestamp")]
-        return str(pods[0]["metadata"]["name"])
+        return str(next(pod for pod in self._pods(name) if not pod["metadata"].get("deletionTimestamp"))["metadata"]["name"])
 
-    def _with_images(self, document: dict[str, Any]) -> dict[str, Any]:
-        """Name every container's image as this cluster pulls it."""
-        for container in document["spec"]["template"]["spec"]["containers"] if document["kind"] == "Deployment" else ():
-            container["image"] = self.image(container["image"])
-        return document
+    def state(self) -> dict[str, Any]:
+        """Return what disturbs a draw when it changes.
+
+        `pods` holds, by uid, every pod in use (see `clusters.pods.state_of`); `ended_on_purpose` the names of those that
+        `scale` has ended.
+        """
+        pods = {str(pod["metadata"]["uid"]): state_of(pod) for pod in self._pods(*sorted(self._used))}
+        return {"pods": pods, "ended_on_purpose": sorted(self._ended_on_purpose)}
 
     def address(self, pod: str) -> str:
         """Return a pod's IP address."""
         return str(self.kube.get("Pod", pod, self.namespace)["status"]["podIP"])
 
     def proxied_pods(self) -> list[str]:
-        """Return the pods of the namespace that carry a sidecar."""
+        """Return the pods in use that carry a sidecar."""
         return sorted(
             pod["metadata"]["name"]
-            for pod in self.kube.pods(self.namespace)
+            for pod in self._pods(*sorted(self._used))
             if not pod["metadata"].get("deletionTimestamp")
             and any(c["name"] == "istio-proxy" for c in (*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])))
         )
+
+    def _prepared(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Name every container's image as this cluster pulls it, and label the pods with the name by which they are found."""
+        if document["kind"] == "Deployment":
+            template = document["spec"]["template"]
+            template["metadata"]["labels"][INSTANCE] = document["metadata"]["name"]
+            for container in template["spec"]["containers"]:
+                container["image"] = self.image(container["image"])
+        return document
+
+    def _pods(self, *names: str) -> list[dict[str, Any]]:
+        """Return the pods of Deployments."""
+        return self.kube.pods(self.namespace, f"{INSTANCE} in ({','.join(names)})") if names else []
 
 
 @pytest.fixture(scope="session")
@@ -87,8 +133,8 @@ def worlds(testbed: Testbed, kube: Kube, istio: IstioClient, timeouts: Timeouts,
 
 @pytest.fixture(scope="module")
 def world(worlds: Callable[[str], World], request: pytest.FixtureRequest) -> World:
-    """The namespace of this module's area."""
-    return worlds(request.path.parent.name)
+    """The namespace of this module's area, as this module uses it."""
+    return worlds(request.path.parent.name).view()
 
 
 @pytest.fixture(scope="module")

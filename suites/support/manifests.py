@@ -26,8 +26,8 @@ class Manifests:
     propagation: list[tuple[str, Propagation]] = field(default_factory=list)
     _applied: dict[tuple[str, str], Document] = field(default_factory=dict)
 
-    def apply(self, name: str) -> None:
-        """Apply a file and return when every proxy of the namespace holds it, the ingress gateway too where it is concerned.
+    def apply(self, name: str, **values: str | int) -> None:
+        """Apply a file, with `$namespace` and each `$name` of `values` filled in, and return when every proxy of the namespace holds it, the ingress gateway too where it is concerned.
 
         Objects of an earlier file of this test that the new one names are replaced; others stay until the test ends.
 
@@ -37,7 +37,7 @@ class Manifests:
 
         """
         path = self.folder / name
-        documents = load_manifest(path, namespace=self.world.namespace)
+        documents = load_manifest(path, namespace=self.world.namespace, **{key: str(value) for key, value in values.items()})
         if self.mutant is not None and self.mutant.file.name == f"{path.stem}.mutants.yaml":
             documents = self._mutated(documents, self.mutant)
         self._applied |= {(document.kind, document.name): document for document in documents}

@@ -32,6 +32,7 @@ from suites.support.report import (
     Propagation,
     RunReport,
     exit_code,
+    figures,
     kill_line,
     kill_table,
     last_line,
@@ -185,13 +186,13 @@ def manifests(request: pytest.FixtureRequest, world: World, istio: IstioClient, 
 
 
 @pytest.fixture
-def decide(request: pytest.FixtureRequest, mutant: Mutant | None) -> Decide:
+def decide(request: pytest.FixtureRequest, world: World, mutant: Mutant | None) -> Decide:
     """Take the evidence of the check, once."""
     run = request.config.stash[RUN]
     entry = requirement_of(request.node)
     if entry is None:
         raise UserError(request.node.nodeid, expected="a @requirement", seen="none", hint="a verdict belongs to a requirement")
-    taken = Decide(entry, run.report.folder, mutant.name if mutant else None)
+    taken = Decide(entry, run.report.folder, mutant.name if mutant else None, world.state)
     request.node.stash[DECIDED] = taken
     return taken
 
@@ -258,7 +259,10 @@ def _record(item: pytest.Item, run: Run, entry: Requirement, call: pytest.CallIn
     decided, applied = item.stash.get(DECIDED, None), item.stash.get(MANIFESTS, None)
     verdict = decided.verdict if decided else None
     spread = [] if applied is None else [
-        Propagation(kind="+".join(one.kinds), name=name, seconds=round(one.seconds, 3), proxies=len(one.proxies))
+        Propagation(
+            kind="+".join(one.kinds), name=name, seconds=round(one.seconds, 3), proxies=len(one.by_proxy),
+            by_proxy={proxy: round(seconds, 3) for proxy, seconds in one.by_proxy.items()},
+        )
         for name, one in applied.propagation
     ]
     settle = sum(one.seconds for one in spread)
@@ -334,6 +338,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.ensure_newline()
     console = Console(file=terminalreporter._tw._file, width=None if sys.stdout.isatty() else 160, highlight=False)  # noqa: SLF001  # its stream has no public name
     console.print(kill_table(run.report) if run.mutating else table(run.report))
+    for line in () if run.mutating else figures(run.report):
+        terminalreporter.write_line(line)
     terminalreporter.write_line(f"report: {run.report.folder / 'report.html'}")
 
 

@@ -1,7 +1,9 @@
 """The report of a run: built as the run goes, one JSON of a published schema, rendered for people from that JSON."""
 
 import json
+import math
 import os
+import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,12 +38,13 @@ COLOURS: Mapping[str, str] = {HELD: "green", FAILED: "red", INCONCLUSIVE: "yello
 
 @dataclass(frozen=True)
 class Propagation:
-    """How long an applied object took until every one of `proxies` proxies acted on it."""
+    """How long an applied file of objects of `kind` took until every one of `proxies` proxies held it; `by_proxy` in seconds."""
 
     kind: str
     name: str
     seconds: float
     proxies: int
+    by_proxy: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -243,7 +246,7 @@ class RunReport:
             "summary": dict(count(results)),
             "requirements": [result.to_json() for result in results],
             "false_alarm": {
-                "budget": FALSE_ALARM_BUDGET, "declared_sum": sum(result.alpha for result in results),
+                "budget": FALSE_ALARM_BUDGET, "declared_sum": math.fsum(result.alpha for result in results), "by_area": alpha_by_area(results),
                 "family": sum(len(result.holm) for result in results),
                 "holm_rejected": [
                     {"requirement": result.id, "claim": claim}
@@ -252,6 +255,7 @@ class RunReport:
                     if adjusted <= FALSE_ALARM_BUDGET
                 ],
             },
+            "propagation": propagation_by_kind(results),
             "phases": [asdict(phase) for phase in self.phases], "skips": [asdict(skip) for skip in self.skips],
             "mutation": [{**asdict(kill), "failed_claims": list(kill.failed_claims)} for kill in self.mutation] or None,
             "bench": self.bench,
@@ -314,6 +318,26 @@ def count(results: Sequence[Result]) -> Counter[str]:
     return counted
 
 
+def alpha_by_area(results: Sequence[Result]) -> dict[str, float]:
+    """Return the declared false alarms summed per area."""
+    areas: dict[str, list[float]] = {}
+    for result in results:
+        areas.setdefault(result.id.partition(".")[0], []).append(result.alpha)
+    return {area: math.fsum(alphas) for area, alphas in sorted(areas.items())}
+
+
+def propagation_by_kind(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return, per combination of kinds that was applied together, how often, and the median and longest seconds to the last proxy."""
+    seconds: dict[str, list[float]] = {}
+    for result in results:
+        for each in result.propagation:
+            seconds.setdefault(each.kind, []).append(each.seconds)
+    return [
+        {"kind": kind, "applied": len(values), "median": round(statistics.median(values), 3), "longest": round(max(values), 3)}
+        for kind, values in sorted(seconds.items())
+    ]
+
+
 def exit_code(report: RunReport, *, enforce: bool = False) -> int:
     """Return 0 only when something held and no MUST failed or stayed inconclusive, and no mutant got away.
 
@@ -335,6 +359,17 @@ def last_line(report: RunReport) -> str:
     counted = count(report.settled())
     line = f"requirements: {counted[HELD]} held, {counted[FAILED]} failed, {counted[NOT_RUN]} not run"
     return line + (f", {counted[INCONCLUSIVE]} inconclusive" if counted[INCONCLUSIVE] else "")
+
+
+def figures(report: RunReport) -> list[str]:
+    """Return what the run cost in false alarm and in waiting for proxies, one line each."""
+    results = report.settled()
+    areas = ", ".join(f"{area} {alpha:.2g}" for area, alpha in alpha_by_area(results).items())
+    waits = "; ".join(f"{each['kind']} {each['median']:.1f} s ({each['applied']} times, longest {each['longest']:.1f} s)" for each in propagation_by_kind(results))
+    return [
+        f"false alarm: {math.fsum(result.alpha for result in results):.2g} declared of {FALSE_ALARM_BUDGET:g} ({areas})",
+        *([f"propagation to the last proxy, median: {waits}"] if waits else []),
+    ]
 
 
 def kill_line(report: RunReport) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from clusters.errors import UserError
 from clusters.paths import CHECKOUT
-from suites.support import mutants
+from suites.support import disturbance, mutants
 from suites.support.verdicts import Claim, Evidence, Judge, Verdict
 
 MUST = "MUST"
@@ -147,7 +147,7 @@ def budget(requirements: Iterable[Requirement]) -> float:
 def judge(entry: Requirement, evidence: Evidence) -> Verdict:
     """Judge evidence and hold the judge to what its requirement declares.
 
-    Statistics whose alphas sum to more than the declared one, or that could not notice the declared shift, add a claim
+    A world that changed meanwhile makes it inconclusive (`disturbance.weigh`). Statistics whose alphas sum to more than the declared one, or that could not notice the declared shift, add a claim
     that is inconclusive: such a verdict is not the one that was promised. Raises UserError when the evidence lacks
     what the judge asks for.
     """
@@ -163,7 +163,7 @@ def judge(entry: Requirement, evidence: Evidence) -> Verdict:
     if blunt or (entry.detects is not None and not verdict.statistics and verdict.outcome == "held"):
         least = ", ".join("none" if statistic.smallest_detectable_shift is None else f"{statistic.smallest_detectable_shift:.3g}" for statistic in blunt) or "no statistic"
         extra.append(Claim("declared-power", None, f"a shift of {entry.detects:g} is to be noticed, the draw notices {least}"))
-    return Verdict.of(*verdict.claims, *extra) if extra else verdict
+    return disturbance.weigh(Verdict.of(*verdict.claims, *extra), evidence)
 
 
 def render(requirements: Iterable[Requirement]) -> str:

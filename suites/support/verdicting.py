@@ -2,11 +2,13 @@
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from suites.support import report, requirements
+from suites.support.disturbance import WORLD
 from suites.support.requirements import Requirement
 from suites.support.verdicts import FAILED, HELD, Evidence, Verdict
 
@@ -35,9 +37,16 @@ class Decide:
     requirement: Requirement
     folder: Path
     mutant: str | None
+    # What the pods are, asked when the check begins and when it decides.
+    state: Callable[[], Mapping[str, Any]]
+    before: Mapping[str, Any] = field(init=False)
     began: float = field(default_factory=time.monotonic)
     judge_seconds: float = 0.0
     verdict: Verdict | None = None
+
+    def __post_init__(self) -> None:
+        """Look at the world as the check finds it."""
+        self.before = self.state()
 
     @property
     def file(self) -> Path:
@@ -57,7 +66,9 @@ class Decide:
         __tracebackhide__ = True
         if self.verdict is not None:
             raise TypeError(f"{self.requirement.id} decides a second time; evidence is drawn once")
-        plain: Evidence = _plain(evidence)
+        if WORLD in evidence:
+            raise TypeError(f"{self.requirement.id} calls evidence {WORLD!r}, which is what the pods were before and after")
+        plain: Evidence = {**_plain(evidence), WORLD: {"before": dict(self.before), "after": dict(self.state())}}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         saved = {"schema": EVIDENCE_SCHEMA, "requirement": self.requirement.id, "mutant": self.mutant, "evidence": plain}
         report.replace_file(self.file, json.dumps(saved))
