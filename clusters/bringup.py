@@ -1,11 +1,15 @@
 """From options to a cluster that answers: host, images, provider, components, in that order, each said and timed."""
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Self
+
+from filelock import FileLock
 
 from clusters import host, progress
 from clusters.apiserver import NotFound
@@ -24,6 +28,8 @@ from clusters.versions import Reference
 
 # Which component a kept cluster carries, and made from what, is remembered in the cluster itself.
 MEMORY = "faasmesh-components"
+# The file by which the processes of one run find its cluster.
+INVITATION = "cluster.json"
 # Programs that install components; built with the images, so that no later phase stalls on a compiler.
 _INSTALLERS = ("istioctl",)
 
@@ -68,6 +74,8 @@ class Testbed:
     _provider: KindProvider | None = None
     _images: ImageStore | None = None
     _pinned: dict[str, str] = field(default_factory=dict)
+    # Held while a component is installed: two processes of one run may need the same one at the same time.
+    _installing: AbstractContextManager[object] = field(default_factory=nullcontext)
 
     def bring_up(self) -> None:
         """Bring up the cluster; components are installed by `require`.
@@ -80,6 +88,28 @@ class Testbed:
             self._use_existing()
         else:
             self._use_kind()
+
+    def invite(self, folder: Path) -> None:
+        """Leave word in `folder` of where the cluster is, for the other processes of this run."""
+        assert self.cluster is not None
+        plain = {**asdict(self.cluster), "kubeconfig": str(self.cluster.kubeconfig)}
+        (folder / INVITATION).write_text(json.dumps(plain))
+
+    @classmethod
+    def attached(cls, options: Options, timeouts: Timeouts, folder: Path) -> Self:
+        """Return the cluster that another process of this run has brought up and will take down.
+
+        Components are installed by whichever process needs them first. Raises FileNotFoundError where nobody was invited.
+        """
+        plain = json.loads((folder / INVITATION).read_text())
+        cluster = Cluster(**{**plain, "kubeconfig": Path(plain["kubeconfig"]), "nodes": tuple(plain["nodes"])})
+        bed = cls(replace(options, images=cluster.origin) if cluster.owned else options, timeouts)
+        bed.cluster, bed.kube = cluster, Kube.from_kubeconfig(cluster.kubeconfig, cluster.context)
+        bed._installing = FileLock(folder / "installing.lock")
+        images = ImageStore(bed.options.images) if cluster.owned else ImageStore()
+        bed._images = images if cluster.owned else None
+        bed._components = components(images)
+        return bed
 
     def require(self, names: tuple[str, ...]) -> None:
         """Install the named components and what they need, where that has not been done; on an existing cluster, detect them.
@@ -94,7 +124,8 @@ class Testbed:
             if component.name in self._installed:
                 continue
             if self.cluster.owned:
-                self._install(component, self.cluster, self.kube)
+                with self._installing:
+                    self._install(component, self.cluster, self.kube)
             else:
                 version = component.detect(self.kube)
                 if version is None:

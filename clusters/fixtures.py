@@ -1,10 +1,13 @@
 """Session fixtures: the testbed, its API, and one fixture per component."""
 
 import secrets
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
@@ -67,7 +70,14 @@ def _before_the_person(config: pytest.Config) -> Iterator[None]:
         try:
             yield
         except UserError as error:
-            pytest.exit(str(error), returncode=EXIT_USAGE)
+            leave(config, error)
+
+
+def leave(config: pytest.Config, error: UserError) -> NoReturn:
+    """End the run with one line for the person, from whichever of its processes noticed."""
+    if worker_of(config):
+        config.workeroutput["faasmesh_refused"] = str(error)  # type: ignore[attr-defined]  # xdist's
+    pytest.exit(str(error), returncode=EXIT_USAGE)
 
 
 @pytest.fixture(scope="session")
@@ -77,14 +87,23 @@ def timeouts(request: pytest.FixtureRequest) -> Timeouts:
 
 
 @pytest.fixture(scope="session")
-def run_id() -> str:
-    """The name that this run puts on everything it creates."""
-    return secrets.token_hex(4)
+def run_id(request: pytest.FixtureRequest) -> str:
+    """The name that this run puts on everything it creates; the same in every process of the run."""
+    return _shared(request.config).run_id
 
 
 @pytest.fixture(scope="session")
 def testbed(request: pytest.FixtureRequest, timeouts: Timeouts) -> Iterator[Testbed]:
-    """The cluster, brought up on first use and taken down at the end unless it is kept."""
+    """The cluster, brought up on first use and taken down at the end unless it is kept.
+
+    In a run of several processes the first of them does both, and the others attach.
+    """
+    shared = _shared(request.config)
+    if worker_of(request.config):
+        bed = Testbed.attached(options_of(request.config), timeouts, shared.folder)
+        request.config.stash[TESTBED] = bed
+        yield bed
+        return
     bed = Testbed(options_of(request.config), timeouts)
     request.config.stash[TESTBED] = bed
     try:
@@ -97,14 +116,15 @@ def testbed(request: pytest.FixtureRequest, timeouts: Timeouts) -> Iterator[Test
 
 
 @pytest.fixture(scope="session")
-def kube(testbed: Testbed, run_id: str, timeouts: Timeouts) -> Iterator[Kube]:
+def kube(testbed: Testbed, run_id: str, timeouts: Timeouts, request: pytest.FixtureRequest) -> Iterator[Kube]:
     """The API server. What the run created is removed by its label at the end, whatever happened."""
     api = cast("Kube", testbed.kube)
-    # A run that was killed leaves its namespaces behind; on a cluster of ours nobody else can need them.
-    if testbed.cluster is not None and testbed.cluster.owned:
-        api.delete_namespaces(RUN_LABEL, wait=False)
+    if worker_of(request.config):
+        yield api
+        return
+    _remove_leftovers(testbed, api)
     yield api
-    api.delete_namespaces(f"{RUN_LABEL}={run_id}", wait=testbed.cluster is None or not testbed.cluster.owned, within=timeouts.namespace_gone)
+    _remove_own(testbed, api, run_id, timeouts)
 
 
 @pytest.fixture(scope="session")
@@ -113,3 +133,78 @@ def istio(testbed: Testbed, kube: Kube, timeouts: Timeouts, request: pytest.Fixt
     with _before_the_person(request.config):
         testbed.require(("istio",))
     return IstioClient(kube, timeouts)
+
+
+def _remove_leftovers(testbed: Testbed, api: Kube) -> None:
+    # A run that was killed leaves its namespaces behind; on a cluster of ours nobody else can need them.
+    if testbed.cluster is not None and testbed.cluster.owned:
+        api.delete_namespaces(RUN_LABEL, wait=False)
+
+
+def _remove_own(testbed: Testbed, api: Kube, run_id: str, timeouts: Timeouts) -> None:
+    api.delete_namespaces(f"{RUN_LABEL}={run_id}", wait=testbed.cluster is None or not testbed.cluster.owned, within=timeouts.namespace_gone)
+
+
+# A run of several processes (pytest-xdist): the first of them brings up the cluster once the others know that there is
+# something to run on it, they attach to it, and what they made is removed when the last of them has ended.
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the processes of one run have in common: its name, and a folder in which they leave word for each other."""
+
+    run_id: str
+    folder: Path
+
+
+SHARED = pytest.StashKey[Shared]()
+
+
+def worker_of(config: pytest.Config) -> str:
+    """Return the name of this process among those of a parallel run (`gw0`), empty in any other."""
+    return str(getattr(config, "workerinput", {}).get("workerid", ""))
+
+
+def _shared(config: pytest.Config) -> Shared:
+    if SHARED not in config.stash:
+        told = getattr(config, "workerinput", {}).get("faasmesh")
+        config.stash[SHARED] = Shared(told["run_id"], Path(told["folder"])) if told else Shared(secrets.token_hex(4), Path(tempfile.mkdtemp(prefix="faasmesh-")))
+    return config.stash[SHARED]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # noqa: ANN401  # xdist publishes no types
+    """Tell a worker whose run it is part of."""
+    shared = _shared(node.config)
+    node.workerinput["faasmesh"] = {"run_id": shared.run_id, "folder": str(shared.folder)}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:  # noqa: ANN401  # xdist publishes no types
+    """Bring up the cluster as soon as one worker knows of a check; no worker begins before this returns."""
+    config: pytest.Config = node.config
+    if TESTBED in config.stash or all(one.startswith("suites/selftest/") for one in ids):
+        return
+    timeouts = Timeouts().scaled(config.getoption("timeout_factor"))
+    bed = config.stash[TESTBED] = Testbed(options_of(config), timeouts)
+    with _before_the_person(config):
+        bed.bring_up()
+    _remove_leftovers(bed, cast("Kube", bed.kube))
+    bed.invite(_shared(config).folder)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take down what the first process of a parallel run brought up; the workers have ended by now."""
+    config = session.config
+    if worker_of(config):
+        return
+    if config.getoption("numprocesses", None) and TESTBED in config.stash:
+        bed = config.stash[TESTBED]
+        try:
+            if bed.kube is not None:
+                _remove_own(bed, bed.kube, _shared(config).run_id, bed.timeouts)
+        finally:
+            with _uncaptured(config):
+                bed.close()
+    if SHARED in config.stash:
+        shutil.rmtree(config.stash[SHARED].folder, ignore_errors=True)

@@ -9,7 +9,7 @@ import pytest
 
 from clusters.bringup import Testbed
 from clusters.components.istio.client import IstioClient
-from clusters.fixtures import RUN_LABEL
+from clusters.fixtures import RUN_LABEL, worker_of
 from clusters.kube import Kube
 from clusters.pods import state_of
 from clusters.timeouts import Timeouts
@@ -116,13 +116,16 @@ class World:
 
 
 @pytest.fixture(scope="session")
-def worlds(testbed: Testbed, kube: Kube, istio: IstioClient, timeouts: Timeouts, run_id: str) -> Callable[[str], World]:
-    """The namespaces of the run, one per area, made on first use."""
+def worlds(
+    testbed: Testbed, kube: Kube, istio: IstioClient, timeouts: Timeouts, run_id: str, request: pytest.FixtureRequest,
+) -> Callable[[str], World]:
+    """The namespaces of the run, one per area and process of a parallel run, made on first use."""
     made: dict[str, World] = {}
+    worker = worker_of(request.config)
 
     def world(area: str) -> World:
         if area not in made:
-            name = f"faasmesh-{area}-{run_id}"
+            name = "-".join(filter(None, ("faasmesh", area, run_id, worker)))
             kube.create_namespace(name, {RUN_LABEL: run_id, "faasmesh.dev/area": area, "istio-injection": "enabled"})
             made[area] = World(kube, timeouts, name, testbed.workload_image)
         return made[area]

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
+from filelock import ReadWriteLock
 from rich.console import Console
 
 from clusters import evidence, progress
 from clusters.bringup import Testbed
 from clusters.components.istio.client import IstioClient
-from clusters.errors import EXIT_FAILED, EXIT_USAGE, UserError
-from clusters.fixtures import TESTBED
+from clusters.errors import EXIT_FAILED, UserError
+from clusters.fixtures import TESTBED, leave, worker_of
 from clusters.paths import runs_root
 from suites.support import mutants, requirements
 from suites.support.environment import environment_facts
@@ -50,6 +51,7 @@ FOLDER = pytest.StashKey[Path]()
 TERMINAL = pytest.StashKey[TextIO]()
 DECIDED = pytest.StashKey[Decide]()
 MANIFESTS = pytest.StashKey[Manifests]()
+REFUSED = pytest.StashKey[bool]()
 TIMINGS = pytest.StashKey[dict[str, float]]()
 # A profile is a bound on what a check costs: `quick` leaves the slow ones out, `nightly` adds those that take minutes.
 PROFILES = ("quick", "full", "nightly")
@@ -78,9 +80,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers, name the run's folder, and let progress reach the terminal past pytest's capture."""
-    chosen = config.getoption("run_folder")
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    config.stash[FOLDER] = Path(chosen) if chosen else runs_root() / f"{stamp}-{os.getpid()}"
+    config.stash[FOLDER] = _folder_of(config)
     # pytest's own JUnit writer looks at its option right after this; self-tests and plans are no runs.
     planned = config.getoption("collectonly") or config.getoption("setupplan")
     hermetic = all("selftest" in argument for argument in config.args)
@@ -90,11 +90,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than 20 s; left out by --profile=quick")
     config.addinivalue_line("markers", "nightly: takes minutes; run by --profile=nightly only")
     config.addinivalue_line("markers", "serial: changes the whole cluster; never beside another check")
+    if worker_of(config):
+        return
     if not hermetic:
         # Capture replaces descriptor 2; its copy still is the terminal.
         terminal: TextIO = os.fdopen(os.dup(STANDARD_ERROR), "w", buffering=1)
         config.stash[TERMINAL] = terminal
         progress.redirect(terminal)
+
+
+def _folder_of(config: pytest.Config) -> Path:
+    if worker_of(config):
+        return Path(config.workerinput["faasmesh_run_folder"])  # type: ignore[attr-defined]  # xdist's
+    chosen = config.getoption("run_folder")
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return Path(chosen) if chosen else runs_root() / f"{stamp}-{os.getpid()}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -106,7 +116,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         try:
             tried = mutants.of(marker.args[0])
         except UserError as error:
-            pytest.exit(str(error), returncode=EXIT_USAGE)
+            leave(metafunc.config, error)
         metafunc.parametrize("mutant", tried, ids=[mutant.name for mutant in tried], indirect=True, scope="function")
 
 
@@ -130,10 +140,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         requirements.budget(chosen.values())
         misplaced = requirements.problems(chosen.values())
     except UserError as error:
-        pytest.exit(str(error), returncode=EXIT_USAGE)
+        leave(config, error)
     if misplaced:
-        misfit = UserError("requirements", expected="every id in the folder of its area", seen="; ".join(misplaced), hint="move the test or rename the id")
-        pytest.exit(str(misfit), returncode=EXIT_USAGE)
+        leave(config, UserError("requirements", expected="every id in the folder of its area", seen="; ".join(misplaced), hint="move the test or rename the id"))
     run = _open(config)
     if not run.mutating:
         run.report.expect(*chosen.values())
@@ -149,14 +158,14 @@ def _open(config: pytest.Config) -> Run:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        pytest.exit(str(UserError(
+        leave(config, UserError(
             f"run folder {folder}", expected="a folder that can be written", seen=error.strerror or str(error), hint="give another with --run-folder",
-        )), returncode=EXIT_USAGE)
+        ))
     mutating = bool(config.getoption("mutation"))
     run = Run(
         RunReport.begin(
             folder, command=["pytest", *config.invocation_params.args], profile=config.getoption("profile"),
-            provider=config.getoption("cluster"), image_origin=config.getoption("images"),
+            provider=config.getoption("cluster"), image_origin=config.getoption("images"), part=worker_of(config),
         ),
         mutating, bool(config.getoption("enforce")),
     )
@@ -307,12 +316,19 @@ def _collect(item: pytest.Item, run: Run) -> tuple[str, ...]:
     return ()
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Close the report and give the run its exit code: 0 only when every MUST held."""
     run = session.config.stash.get(RUN, None)
     if run is None:
         return
     bed: Testbed | None = session.config.stash.get(TESTBED, None)
+    if worker_of(session.config):
+        if bed is not None:
+            run.report.phases += [Phase(name, round(seconds, 3)) for name, seconds in bed.phases]
+        run.report.write()
+        return
+    run.report.gather()
     if bed is not None:
         _describe(run.report, bed)
     run.report.finish()
@@ -328,6 +344,49 @@ def _describe(report: RunReport, bed: Testbed) -> None:
         report.image_origin = bed.cluster.origin
     report.environment.update(environment_facts(bed))
     report.phases += [Phase(name, round(seconds, 3)) for name, seconds in bed.phases]
+
+
+# In a run of several processes each keeps a part of the report; the first of them joins the parts.
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # noqa: ANN401  # xdist publishes no types
+    """Tell a worker where the run's evidence goes."""
+    node.workerinput["faasmesh_run_folder"] = str(node.config.stash[FOLDER].resolve())
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:  # noqa: ANN401  # xdist publishes no types
+    """Open the report that the workers' parts are joined in."""
+    if RUN not in node.config.stash and not all(one.startswith("suites/selftest/") for one in ids):
+        _open(node.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401  # xdist publishes no types
+    """Say why a worker left: its own words never reach the terminal."""
+    refused = getattr(node, "workeroutput", {}).get("faasmesh_refused")
+    if refused and not node.config.stash.get(REFUSED, False):
+        node.config.stash[REFUSED] = True
+        progress.say(refused)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Join the parts as checks end, so that a run that is killed leaves what all of its processes knew."""
+    run = getattr(getattr(report, "node", None), "config", None)
+    if run is not None and report.when == "teardown" and RUN in run.stash:
+        run.stash[RUN].report.gather()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Keep a check that changes the whole cluster apart from those of other processes of the run."""
+    if not worker_of(item.config):
+        return (yield)
+    folder = Path(item.config.workerinput["faasmesh"]["folder"])  # type: ignore[attr-defined]  # xdist's
+    lock = ReadWriteLock(folder / "alone.db")
+    with lock.write_lock() if item.get_closest_marker("serial") else lock.read_lock():
+        return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:  # noqa: ANN401  # pytest does not export its type
@@ -346,7 +405,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Print the last line last, below pytest's own."""
     run = config.stash.get(RUN, None)
-    if run is not None:
+    if run is not None and not worker_of(config):
         sys.stdout.write((kill_line(run.report) if run.mutating else last_line(run.report)) + "\n")
         sys.stdout.flush()
     if TERMINAL in config.stash:

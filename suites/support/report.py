@@ -26,6 +26,7 @@ VERSION = 1
 HERE = Path(__file__).parent
 SCHEMA_FILE = HERE / "schema" / f"report-{VERSION}.json"
 FILE = "report.json"
+PART = "report.part-"
 PAGE = "report.html"
 
 KILLED = "killed"
@@ -132,6 +133,9 @@ class Result:
         )
 
 
+UNREACHED = Result(id="", level="", sentence="", file="", alpha=0.0)
+
+
 @dataclass
 class RunReport:
     """One run; every call that adds to it also writes `report.json`, so that a killed run leaves what it knew.
@@ -155,17 +159,19 @@ class RunReport:
     skips: list[Skip] = field(default_factory=list)
     mutation: list[Kill] = field(default_factory=list)
     bench: dict[str, Any] | None = None
+    # The process of a parallel run whose part of the report this is; empty for the report itself.
+    part: str = ""
     _clock: float = field(default_factory=time.monotonic, repr=False, compare=False)
 
     @classmethod
     def begin(
         cls, folder: Path, *, command: Sequence[str], profile: str, provider: str, image_origin: str,
-        environment: Mapping[str, Any] | None = None, versions: Mapping[str, str] | None = None,
+        environment: Mapping[str, Any] | None = None, versions: Mapping[str, str] | None = None, part: str = "",
     ) -> Self:
         """Open the report of a run in its folder, whose name is the run's id."""
         report = cls(
             folder=folder, run=folder.name, began=datetime.now(UTC).isoformat(timespec="seconds"), command=tuple(command), profile=profile,
-            provider=provider, image_origin=image_origin, environment=dict(environment or {}), versions=dict(versions or {}),
+            provider=provider, image_origin=image_origin, environment=dict(environment or {}), versions=dict(versions or {}), part=part,
         )
         report.write()
         return report
@@ -224,6 +230,22 @@ class RunReport:
         self.complete = True
         self.write()
         write_page(self)
+        for part in self.folder.glob(f"{PART}*.json"):
+            part.unlink()
+
+    def gather(self) -> None:
+        """Take in what the processes of a parallel run have entered in their parts of the report so far; without parts, nothing."""
+        parts = [RunReport.load(file) for file in sorted(self.folder.glob(f"{PART}*.json"))]
+        if not parts:
+            return
+        for part in parts:
+            for each in part.results.values():
+                if self.results.get(each.id, UNREACHED).outcome == NOT_RUN:
+                    self.results[each.id] = each
+        self.mutation = [kill for part in parts for kill in part.mutation]
+        self.skips = list(dict.fromkeys(skip for part in parts for skip in part.skips))
+        self.phases = [phase for part in parts for phase in part.phases]
+        self.write()
 
     def settled(self) -> list[Result]:
         """Return the results after Holm across the run, ordered by id; see `settle`."""
@@ -234,7 +256,7 @@ class RunReport:
         if not self.complete or not self.seconds:
             self.seconds = round(time.monotonic() - self._clock, 3)
         self.folder.mkdir(parents=True, exist_ok=True)
-        replace_file(self.folder / FILE, json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n")
+        replace_file(self.folder / (f"{PART}{self.part}.json" if self.part else FILE), json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n")
 
     def to_json(self) -> dict[str, Any]:
         """Return the report in its published form."""
