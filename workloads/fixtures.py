@@ -1,8 +1,10 @@
 """Fixtures for what runs on the cluster: one namespace an area, and the clients in it."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from workloads.deploy import deploy
 from workloads.greeter import INSTANCE
 from workloads.ingress import InClusterIngress, Ingress, LoopbackIngress
 from workloads.intruder import intruder as intruder_objects
+from workloads.load.generator import Load, load
 
 Objects = list[dict[str, Any]]
 
@@ -161,3 +164,15 @@ def ingress(testbed: Testbed, request: pytest.FixtureRequest) -> Ingress:
     if testbed.cluster is not None and testbed.cluster.gateway_url:
         return LoopbackIngress(testbed.cluster.gateway_url)
     return InClusterIngress(request.getfixturevalue("intruder"))
+
+
+Steady = Callable[..., AbstractContextManager[Load]]
+
+
+@pytest.fixture
+def steady_load(testbed: Testbed, request: pytest.FixtureRequest, tmp_path: Path) -> Steady:
+    """Locust on the host, which calls the ingress gateway: `steady_load(host, path, personas=..., profile=...)` for a block."""
+    url = testbed.cluster.gateway_url if testbed.cluster is not None else None
+    if not url:
+        pytest.skip("the host has no way to the ingress gateway, so it cannot put load on it")
+    return partial(load, url, folder=tmp_path / request.node.name)

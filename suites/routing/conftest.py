@@ -16,3 +16,10 @@ def functions(world: World) -> str:
         f"{version}-user-function": greeter(f"{version}-user-function", version) for version in ("premium", "standard", "backup")
     })
     return "http://standard-user-function/api/users"
+
+
+@pytest.fixture(scope="module")
+def releases(world: World) -> str:
+    """Two releases of one function behind one Service; returns the address at which the mesh takes their requests."""
+    world.deploy({f"checkout-{release}": greeter(f"checkout-{release}", release, service="checkout-function") for release in ("stable", "candidate")})
+    return "http://checkout-function/"

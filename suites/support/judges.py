@@ -34,26 +34,26 @@ def no_failures(name: str, draw: Draw, *, excused: frozenset[str] = frozenset())
     `excused` are response flags (for instance UPSTREAM_GONE, in a check that kills pods) that leave the claim
     inconclusive when every failed call carries one of them.
     """
-    records, incomplete = _read(name, draw)
+    records, incomplete = records_of(name, draw)
     failed = [record for record in records if not 200 <= record["status"] < 500]
     expected = f"{len(records)} of {len(records)} calls answered"
-    got = f"{len(failed)} failed ({_shapes(failed)})"
+    got = f"{len(failed)} failed ({shapes(failed)})"
     if failed and not all(_flags(record) & excused for record in failed):
-        return _refuted(name, f"{len(failed)} of {len(records)} calls failed: {_shapes(failed)}", expected, got)
+        return _refuted(name, f"{len(failed)} of {len(records)} calls failed: {shapes(failed)}", expected, got)
     if failed:
-        return _open(name, f"{len(failed)} of {len(records)} calls failed for an excused reason: {_shapes(failed)}")
+        return _open(name, f"{len(failed)} of {len(records)} calls failed for an excused reason: {shapes(failed)}")
     return incomplete or _held(name, f"all {len(records)} calls were answered")
 
 
 def every_status(name: str, draw: Draw, status: int) -> Claim:
     """Claim that every call got `status`; a call without any answer leaves it inconclusive."""
-    records, incomplete = _read(name, draw)
+    records, incomplete = records_of(name, draw)
     unanswered = [record for record in records if record["status"] == 0]
     other = [record for record in records if record["status"] not in (0, status)]
     if other:
-        return _refuted(name, f"{len(other)} of {len(records)} calls got another status than {status}: {_shapes(other)}", f"status {status}", _shapes(other))
+        return _refuted(name, f"{len(other)} of {len(records)} calls got another status than {status}: {shapes(other)}", f"status {status}", shapes(other))
     if unanswered:
-        return _open(name, f"{len(unanswered)} of {len(records)} calls got no answer: {_shapes(unanswered)}")
+        return _open(name, f"{len(unanswered)} of {len(records)} calls got no answer: {shapes(unanswered)}")
     return incomplete or _held(name, f"all {len(records)} calls got status {status}")
 
 
@@ -65,22 +65,22 @@ def split(name: str, draw: Draw, *, declared: Mapping[str, float], alpha: float,
     shares are refuted whichever version the lost calls are given to. A draw too small to notice anything, or to notice
     `shift` (share points) with a power of 99 % when that is given, is inconclusive: it could not have failed.
     """
-    records, incomplete = _read(name, draw)
+    records, incomplete = records_of(name, draw)
     served = Counter(str(record["version"]) for record in records if record["version"])
     unserved = [record for record in records if not record["version"]]
     nowhere = [record for record in unserved if _by_mesh(record)]
     lost = [record for record in unserved if not _by_mesh(record)]
     expected = ", ".join(f"{version} {share:.4g}" for version, share in declared.items())
     if nowhere:
-        return _refuted(name, f"{len(nowhere)} of {len(records)} calls were routed to no version: {_shapes(nowhere)}", expected, _shapes(nowhere))
+        return _refuted(name, f"{len(nowhere)} of {len(records)} calls were routed to no version: {shapes(nowhere)}", expected, shapes(nowhere))
     if not served:
-        return incomplete or _open(name, f"no version answered any of {len(records)} calls: {_shapes(lost)}")
+        return incomplete or _open(name, f"no version answered any of {len(records)} calls: {shapes(lost)}")
     statistic = sampling.split(served, declared, alpha)
     missing = len(lost) + max(0, _announced(draw) - len(records))
     if missing:
         if _refuted_however_filled(served, statistic.declared, missing, alpha):
             return _refuted(name, f"whichever version the {missing} lost calls are given to, {statistic.seen} refute the shares", expected, statistic.seen, statistic)
-        return incomplete or _open(name, f"{len(lost)} of {len(records)} calls were lost on the way and say nothing about routing: {_shapes(lost)}", statistic)
+        return incomplete or _open(name, f"{len(lost)} of {len(records)} calls were lost on the way and say nothing about routing: {shapes(lost)}", statistic)
     seen = ", ".join(f"{version} {count} ({count / statistic.n:.2%})" for version, count in statistic.counts.items())
     if statistic.rejected:
         return _refuted(name, f"{seen} of {statistic.n} refute {expected} (p = {statistic.p_value:.2g}, alpha = {alpha:g})", statistic.expected, statistic.seen, statistic)
@@ -98,7 +98,7 @@ def sequential_split(name: str, draw: Draw, *, version: str, test: sampling.Sequ
     Calls are looked at in order of their index. A lost call before the decision leaves the claim inconclusive, and so
     does the cap.
     """
-    records, incomplete = _read(name, draw)
+    records, incomplete = records_of(name, draw)
     ordered = sorted(records, key=lambda record: int(record["index"]))
     decision = test.decide([record["version"] == version for record in ordered])
     used = ordered[: decision.drawn]
@@ -108,7 +108,7 @@ def sequential_split(name: str, draw: Draw, *, version: str, test: sampling.Sequ
     statistic = test.statistic(version, decision)
     said = f"{version} answered {decision.hits} of {decision.drawn} calls: "
     if lost:
-        return _open(name, f"{len(lost)} of the {decision.drawn} calls looked at were answered by no version: {_shapes(lost)}")
+        return _open(name, f"{len(lost)} of the {decision.drawn} calls looked at were answered by no version: {shapes(lost)}")
     if decision.outcome == "rejected":
         return _refuted(name, f"{said}a share of {test.declared:g} is refuted (p = {decision.p_value:.2g}, alpha = {test.alpha:g})", statistic.expected, statistic.seen, statistic)
     if decision.outcome == "undecided":
@@ -129,7 +129,7 @@ def never_version(name: str, draw: Draw, version: str, *, least: int = 1) -> Cla
 def versions_seen(name: str, draw: Draw, versions: Iterable[str]) -> Claim:
     """Claim that every one of `versions` answered at least once; a lost call leaves a missing one inconclusive."""
     wanted = sorted(set(versions))
-    records, incomplete = _read(name, draw)
+    records, incomplete = records_of(name, draw)
     seen = Counter(str(record["version"]) for record in records if record["version"])
     missing = [version for version in wanted if version not in seen]
     if not wanted or not records:
@@ -186,25 +186,25 @@ def refused(name: str, draw: Draw, *, control: Draw, status: int = 0, closed: Se
     status must be the one of every call, and no version may have answered: a function that itself says 403 was reached.
     A time-out, an unknown host, or a control that was not answered leave the claim inconclusive.
     """
-    records, incomplete = _read(name, draw)
-    controls, no_control = _read(name, control)
+    records, incomplete = records_of(name, draw)
+    controls, no_control = records_of(name, control)
     how = f"status {status}" if status else "a closed connection"
     reached = [record for record in records if record["version"] or 200 <= record["status"] < 400]
     if reached:
-        return _refuted(name, f"{len(reached)} of {len(records)} calls reached the function: {_shapes(reached)}", f"{how} on every call", _shapes(reached))
+        return _refuted(name, f"{len(reached)} of {len(records)} calls reached the function: {shapes(reached)}", f"{how} on every call", shapes(reached))
     differently = [record for record in records if record["status"] != status and 0 < record["status"] < 500]
     if differently:
-        return _refuted(name, f"{len(differently)} of {len(records)} calls were answered otherwise: {_shapes(differently)}", f"{how} on every call", _shapes(differently))
+        return _refuted(name, f"{len(differently)} of {len(records)} calls were answered otherwise: {shapes(differently)}", f"{how} on every call", shapes(differently))
     unclear = [record for record in records if record["status"] != status or (status == 0 and not _contains(record["error"], closed))]
     if unclear:
-        return _open(name, f"{len(unclear)} of {len(records)} calls failed without being refused: {_shapes(unclear)}")
+        return _open(name, f"{len(unclear)} of {len(records)} calls failed without being refused: {shapes(unclear)}")
     if incomplete:
         return incomplete
     if no_control:
         return _open(name, f"nothing shows that the target is alive: of the control, {no_control.said}")
     dead = [record for record in controls if not 200 <= record["status"] < 400]
     if dead:
-        return _open(name, f"{len(dead)} of {len(controls)} control calls were not answered, so the target may just be dead: {_shapes(dead)}")
+        return _open(name, f"{len(dead)} of {len(controls)} control calls were not answered, so the target may just be dead: {shapes(dead)}")
     return _held(name, f"all {len(records)} calls were refused by {how}, while the target answered {len(controls)} control calls")
 
 
@@ -253,6 +253,11 @@ def plaintext(name: str, wire: Mapping[str, Any]) -> Claim:
     return _refuted(name, f"the nonce of the request is not in {seen}", "plaintext on the wire", "no nonce")
 
 
+def joined(draws: Mapping[str, Draw]) -> Draw:
+    """Return several draws as one, for a claim that must hold of them all; a call that one lacks is missing from the whole."""
+    return {"count": sum(_announced(draw) for draw in draws.values()), "records": [record for draw in draws.values() for record in draw.get("records", [])]}
+
+
 def peer_of(record: Record) -> str:
     """Return the SPIFFE URI of the nearest peer in a record's X-Forwarded-Client-Cert, or "" when there is none."""
     elements = _quoted_split(",".join(_seen(record, "x-forwarded-client-cert")), ",")
@@ -265,7 +270,7 @@ def _each(
     reached: Callable[[Record], bool] = lambda record: bool(record["version"]),
 ) -> Claim:
     """Claim a fact of every call that a function answered; a lost call leaves it inconclusive, one the proxy answered refutes it."""
-    records, incomplete = _read(name, draw)
+    records, incomplete = records_of(name, draw)
     wrong = [record for record in records if reached(record) and not right(record)]
     if wrong:
         got = _counts(Counter(shown(record) for record in wrong))
@@ -273,15 +278,15 @@ def _each(
     unreached = [record for record in records if not reached(record)]
     by_mesh = [record for record in unreached if _by_mesh(record)]
     if by_mesh:
-        return _refuted(name, f"{len(by_mesh)} of {len(records)} calls reached no function: {_shapes(by_mesh)}", f"every call {fact}", _shapes(by_mesh))
+        return _refuted(name, f"{len(by_mesh)} of {len(records)} calls reached no function: {shapes(by_mesh)}", f"every call {fact}", shapes(by_mesh))
     if unreached:
-        return _open(name, f"{len(unreached)} of {len(records)} calls were lost on the way: {_shapes(unreached)}")
+        return _open(name, f"{len(unreached)} of {len(records)} calls were lost on the way: {shapes(unreached)}")
     if not incomplete and len(records) < least:
         return _open(name, f"{len(records)} calls are too few, {least} are wanted")
     return incomplete or _held(name, f"all {len(records)} calls were {fact}")
 
 
-def _read(name: str, draw: Draw) -> tuple[list[Record], Claim | None]:
+def records_of(name: str, draw: Draw) -> tuple[list[Record], Claim | None]:
     """Return the records of a draw, and the inconclusive claim to fall back on when some or all of them are missing."""
     records = draw.get("records", []) if isinstance(draw, Mapping) else None
     if not isinstance(records, Sequence) or isinstance(records, str) or not all(isinstance(record, Mapping) for record in records):
@@ -385,7 +390,7 @@ def _quoted_split(text: str, separator: str) -> list[str]:
     return [part for part in parts if part]
 
 
-def _shapes(records: Iterable[Record]) -> str:
+def shapes(records: Iterable[Record]) -> str:
     """Say what kinds of answers there were, most frequent first, never one line per call."""
     return _counts(Counter(" ".join(filter(None, (
         f"status {record['status']}", str(record["version"]) and f"by {record['version']}",

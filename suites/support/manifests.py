@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,10 @@ class Manifests:
     propagation: list[tuple[str, Propagation]] = field(default_factory=list)
     _applied: dict[tuple[str, str], Document] = field(default_factory=dict)
 
-    def apply(self, name: str, **values: str | int) -> None:
+    def apply(self, name: str, **values: str | int) -> list[Propagation]:
         """Apply a file, with `$namespace` and each `$name` of `values` filled in, and return when every proxy of the namespace holds it, the ingress gateway too where it is concerned.
 
-        Objects of an earlier file of this test that the new one names are replaced; others stay until the test ends.
+        What is returned says how long it took to reach which proxy. Objects of an earlier file of this test that the new one names are replaced; others stay until the test ends.
 
         Raises:
             UserError: the API server refused an object; the message names file and line.
@@ -40,13 +41,20 @@ class Manifests:
         documents = load_manifest(path, namespace=self.world.namespace, **{key: str(value) for key, value in values.items()})
         if self.mutant is not None and self.mutant.file.name == f"{path.stem}.mutants.yaml":
             documents = self._mutated(documents, self.mutant)
+        # What this test has applied before, word for word, is where it belongs already.
+        changed = [document for document in documents if getattr(self._applied.get((document.kind, document.name)), "body", None) != document.body]
         self._applied |= {(document.kind, document.name): document for document in documents}
-        self.world.kube.apply(documents, self.world.namespace)
+        self.world.kube.apply(changed, self.world.namespace)
         at = time.monotonic()
-        kinds = [document.kind for document in documents] or ["(nothing)"]
-        self.propagation.append((name, self.istio.await_propagation(self.world.namespace, self.world.proxied_pods(), kinds, at)))
-        if any(document.body.get("spec", {}).get("gateways") for document in documents) or "Gateway" in kinds:
-            self.propagation.append((f"{name} at the ingress gateway", self.istio.await_gateway(self.world.namespace, kinds, at, self._gateway_status)))
+        kinds = [document.kind for document in changed] or ["(nothing)"]
+        at_gateway = any(document.body.get("spec", {}).get("gateways") for document in documents) or "Gateway" in kinds
+        # Side by side, or the gateway's time would be the sidecars' as well.
+        with ThreadPoolExecutor(2) as pool:
+            sidecars = pool.submit(self.istio.await_propagation, self.world.namespace, self.world.proxied_pods(), kinds, at)
+            gateway = pool.submit(self.istio.await_gateway, self.world.namespace, kinds, at, self._gateway_status) if at_gateway else None
+            reached = [(name, sidecars.result()), *([(f"{name} at the ingress gateway", gateway.result())] if gateway else [])]
+        self.propagation += reached
+        return [one for _, one in reached]
 
     def remove(self) -> None:
         """Remove what this test applied, last first."""

@@ -66,10 +66,9 @@ class IstioClient:
         """
         kinds = tuple(dict.fromkeys(kinds))
         pods = tuple(pods)
-        rounds = 1 if set(kinds) <= {"VirtualService"} else 2
         by_proxy: dict[str, float] = {}
         with ThreadPoolExecutor(PROXIES_AT_ONCE) as pool:
-            for _ in range(rounds):
+            for _ in range(_rounds(kinds)):
                 marker = f"barrier-{uuid.uuid4().hex[:12]}"
                 self.kube.apply(load_manifest(BARRIER, marker=marker), namespace)
                 held_at = list(pool.map(partial(self._await_barrier, namespace, marker=marker, kinds=kinds), pods))
@@ -86,7 +85,8 @@ class IstioClient:
             TimedOut: the gateway did not get the barrier.
 
         """
-        for _ in range(2):
+        kinds = tuple(dict.fromkeys(kinds))
+        for _ in range(_rounds(kinds)):
             marker = f"barrier-{uuid.uuid4().hex[:12]}"
             self.kube.apply(load_manifest(GATEWAY_BARRIER, marker=marker, namespace=namespace), namespace)
 
@@ -95,7 +95,7 @@ class IstioClient:
                 assert status == NO_CONTENT, f"host {host} is answered {status}, expected {NO_CONTENT}"
 
             eventually(served, within=self.timeouts.propagation, every=0.1, consecutive=2, subject=f"configuration of {', '.join(kinds)} not at the ingress gateway")
-        return Propagation(tuple(dict.fromkeys(kinds)), {"istio-ingressgateway": time.monotonic() - applied_at})
+        return Propagation(kinds, {"istio-ingressgateway": time.monotonic() - applied_at})
 
     def sync_state(self, namespace: str, pod: str) -> str:
         """Say in one line what istiod knows of a proxy: per kind of configuration whether the last push was acknowledged.
@@ -182,6 +182,11 @@ class IstioClient:
                     # A line that was cut while the log was read is complete at the next reading.
                     continue
         return [entry for entry in entries if "request_id" in entry]
+
+
+def _rounds(kinds: Iterable[str]) -> int:
+    """Return how many barriers show that objects of `kinds` have arrived: what travels with the barrier itself needs one."""
+    return 1 if set(kinds) <= {"VirtualService"} else 2
 
 
 def _said_of(known: Mapping[str, Any]) -> str:
