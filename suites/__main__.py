@@ -104,9 +104,7 @@ def _diff(chosen: argparse.Namespace) -> int:
 
 def _requirements(chosen: argparse.Namespace) -> int:
     found = requirements.discover(chosen.suites).values()
-    misplaced = requirements.problems(found)
-    if misplaced:
-        raise UserError("requirements", expected="every id in the folder of its area", seen="; ".join(misplaced), hint="move the test or rename the id")
+    requirements.refuse_misplaced(found)
     requirements.budget(found)
     text = requirements.render(found)
     catalogue = chosen.suites / requirements.CATALOGUE.name

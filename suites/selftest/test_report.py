@@ -312,3 +312,57 @@ def test_what_is_known_after_the_verdict_is_attached(run):
 
     assert run.results["routing.b"].artefacts == ("failures/b/events.txt", "failures/b/logs.txt")
     assert run.results["routing.b"].timings == {"judge": 0.5}
+
+
+def test_false_alarms_are_summed_by_area(run):
+    run.expect(entry(alpha=1e-5), entry("routing.b", alpha=2e-6), entry("security.d"))
+
+    assert read(run)["false_alarm"]["by_area"] == {"routing": pytest.approx(1.2e-5), "security": 0}
+    assert "1.2e-05 declared of 0.0001 (routing 1.2e-05, security 0)" in reports.figures(run)[0]
+
+
+def test_propagation_is_summed_up_by_the_kinds_that_were_applied_together(run):
+    run.expect(entry(), entry("routing.b"))
+    both = "DestinationRule+VirtualService"
+    run.record("routing.a", HELD, propagation=[Propagation("VirtualService", "a", 0.5, 2, {"x": 0.4, "y": 0.5}), Propagation(both, "b", 1.0, 2)])
+    run.record("routing.b", HELD, propagation=[Propagation("VirtualService", "c", 1.5, 1), Propagation("VirtualService", "d", 0.7, 1)])
+
+    assert read(run)["propagation"] == [
+        {"kind": both, "applied": 1, "median": 1.0, "longest": 1.0},
+        {"kind": "VirtualService", "applied": 3, "median": 0.7, "longest": 1.5},
+    ]
+    assert RunReport.load(run.folder).results["routing.a"].propagation[0].by_proxy == {"x": 0.4, "y": 0.5}
+    assert "VirtualService 0.7 s (3 times, longest 1.5 s)" in reports.figures(run)[1]
+
+
+def parts(run, **recorded):
+    for name, (requirement_id, verdict) in recorded.items():
+        part = RunReport.begin(run.folder, command=["pytest"], profile="full", provider="kind", image_origin="source", part=name)
+        # Every process collects every check.
+        part.expect(entry(), entry("routing.b"), entry("routing.c"))
+        part.record(requirement_id, verdict)
+        part.skip("suites/x.py::test_y", "takes minutes")
+        part.kill(Kill(requirement_id, f"{name}-mutant", "answered", KILLED))
+
+
+def test_the_parts_of_a_parallel_run_are_joined_and_then_gone(run):
+    parts(run, gw0=("routing.a", HELD), gw1=("routing.b", FAILED))
+
+    run.gather()
+    run.gather()
+
+    assert {each: result.outcome for each, result in run.results.items()} == {"routing.a": "held", "routing.b": "failed", "routing.c": "not-run"}
+    assert [kill.mutant for kill in run.mutation] == ["gw0-mutant", "gw1-mutant"]
+    assert len(run.skips) == 1
+    run.finish()
+    assert sorted(file.name for file in run.folder.iterdir()) == ["report.html", "report.json"]
+    assert read(run)["summary"]["held"] == 1
+
+
+def test_a_run_in_one_process_has_no_parts_to_join(run):
+    filled(run)
+    before = read(run)["requirements"]
+
+    run.gather()
+
+    assert read(run)["requirements"] == before

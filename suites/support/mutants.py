@@ -96,7 +96,8 @@ def load(file: Path, docs: Sequence[Document]) -> tuple[Mutant, ...]:
         mutant = _read(file, node.start_mark.line + 1, entry)
         if mutant.name in {other.name for other in found}:
             raise _wrong(mutant.file, mutant.line, "a name of its own", f"{mutant.name!r} twice", "the kill matrix has one row per name")
-        apply(mutant, docs)
+        if (idle := _idle(mutant, docs, apply(mutant, docs))):
+            raise _wrong(mutant.file, mutant.line, f"a patch that changes {idle}", f"{mutant.name!r} changes nothing", "a mutant equal to its original cannot be killed")
         found.append(mutant)
     return tuple(found)
 
@@ -104,12 +105,19 @@ def load(file: Path, docs: Sequence[Document]) -> tuple[Mutant, ...]:
 def apply(mutant: Mutant, docs: Sequence[Document]) -> list[Document]:
     """Return the objects with the fault in place; the given ones stay as they are.
 
-    Raises UserError when a target is not among them, or a patch does not apply or changes nothing.
+    A value that was filled into the manifest may already be the mutant's: that stage of a check is then as declared.
+    Raises UserError when a target is not among them, or a patch does not apply.
     """
     changed: list[Document] = [copy.deepcopy(document) for document in docs]
     for change in mutant.changes:
         changed = _apply(mutant, change, changed)
     return changed
+
+
+def _idle(mutant: Mutant, docs: Sequence[Document], changed: Sequence[Document]) -> str:
+    """Return the targets that a mutant leaves as they are, as text."""
+    kept = [f"{document['kind']}/{document['metadata']['name']}" for document in docs if document in changed]
+    return ", ".join(change.target for change in mutant.changes if change.target in kept)
 
 
 def _apply(mutant: Mutant, change: Change, docs: list[Document]) -> list[Document]:
@@ -123,8 +131,6 @@ def _apply(mutant: Mutant, change: Change, docs: list[Document]) -> list[Documen
         patched = jsonpatch.apply_patch(docs[index], [dict(operation) for operation in change.patch])
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError) as error:
         raise _wrong(mutant.file, mutant.line, f"a patch that applies to {change.target}", f"{mutant.name!r}: {error}", "RFC 6902; paths count list items from 0") from error
-    if patched == docs[index]:
-        raise _wrong(mutant.file, mutant.line, f"a patch that changes {change.target}", f"{mutant.name!r} changes nothing", "a mutant equal to its original cannot be killed")
     return [*docs[:index], patched, *docs[index + 1 :]]
 
 

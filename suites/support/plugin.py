@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,6 +51,7 @@ FOLDER = pytest.StashKey[Path]()
 TERMINAL = pytest.StashKey[TextIO]()
 DECIDED = pytest.StashKey[Decide]()
 MANIFESTS = pytest.StashKey[Manifests]()
+MISTAKE = pytest.StashKey[UserError]()
 REFUSED = pytest.StashKey[bool]()
 TIMINGS = pytest.StashKey[dict[str, float]]()
 # A profile is a bound on what a check costs: `quick` leaves the slow ones out, `nightly` adds those that take minutes.
@@ -116,20 +117,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         try:
             tried = mutants.of(marker.args[0])
         except UserError as error:
-            leave(metafunc.config, error)
+            # Whoever leaves during collection leaves a stack trace behind.
+            metafunc.config.stash[MISTAKE] = error
+            return
         metafunc.parametrize("mutant", tried, ids=[mutant.name for mutant in tried], indirect=True, scope="function")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what the profile leaves out, and open the report for what remains."""
-    left_out: list[tuple[pytest.Item, str]] = []
-    profile = config.getoption("profile")
-    for item in items:
-        if profile != "nightly" and item.get_closest_marker("nightly"):
-            left_out.append((item, f"takes minutes; --profile={profile}"))
-        elif profile == "quick" and item.get_closest_marker("slow"):
-            left_out.append((item, "slow; --profile=quick"))
+    if MISTAKE in config.stash:
+        # A worker would still hand in what it has collected, and the cluster would be brought up for it.
+        items.clear()
+        leave(config, config.stash[MISTAKE])
+    left_out = list(_beyond(config.getoption("profile"), items))
     skipped = {item for item, _ in left_out}
     items[:] = [item for item in items if item not in skipped]
     config.hook.pytest_deselected(items=list(skipped))
@@ -138,11 +139,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     try:
         requirements.budget(chosen.values())
-        misplaced = requirements.problems(chosen.values())
+        requirements.refuse_misplaced(chosen.values())
     except UserError as error:
+        items.clear()
         leave(config, error)
-    if misplaced:
-        leave(config, UserError("requirements", expected="every id in the folder of its area", seen="; ".join(misplaced), hint="move the test or rename the id"))
     run = _open(config)
     if not run.mutating:
         run.report.expect(*chosen.values())
@@ -151,6 +151,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             run.report.expect(entry)
             run.report.not_run(entry.id, why)
         run.report.skip(item.nodeid, why)
+
+
+def _beyond(profile: str, items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, str]]:
+    """Yield the tests that cost more than a profile allows, and why."""
+    for item in items:
+        if profile != "nightly" and item.get_closest_marker("nightly"):
+            yield item, f"takes minutes; --profile={profile}"
+        elif profile == "quick" and item.get_closest_marker("slow"):
+            yield item, "slow; --profile=quick"
 
 
 def _open(config: pytest.Config) -> Run:

@@ -130,6 +130,12 @@ def problems(requirements: Iterable[Requirement]) -> list[str]:
     ]
 
 
+def refuse_misplaced(requirements: Iterable[Requirement]) -> None:
+    """Raise UserError naming the requirements whose ids lie outside their folder."""
+    if misplaced := problems(requirements):
+        raise UserError("requirements", expected="every id in the folder of its area", seen="; ".join(misplaced), hint="move the test or rename the id")
+
+
 def budget(requirements: Iterable[Requirement]) -> float:
     """Return the sum of the declared false alarms; raise UserError when a run of them could exceed the budget.
 
