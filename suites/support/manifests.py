@@ -9,6 +9,7 @@ from typing import Any
 
 from clusters.components.istio.client import IstioClient, Propagation
 from clusters.manifests import Document, load_manifest
+from clusters.waiting import TimedOut
 from suites.support import mutants
 from suites.support.mutants import Mutant
 from workloads.fixtures import World
@@ -37,6 +38,7 @@ class Manifests:
             TimedOut: a proxy did not get it; the message names the proxy and what it holds.
 
         """
+        __tracebackhide__ = True
         path = self.folder / name
         documents = load_manifest(path, namespace=self.world.namespace, **{key: str(value) for key, value in values.items()})
         if self.mutant is not None and self.mutant.file.name == f"{path.stem}.mutants.yaml":
@@ -52,7 +54,11 @@ class Manifests:
         with ThreadPoolExecutor(2) as pool:
             sidecars = pool.submit(self.istio.await_propagation, self.world.namespace, self.world.proxied_pods(), kinds, at)
             gateway = pool.submit(self.istio.await_gateway, self.world.namespace, kinds, at, self._gateway_status) if at_gateway else None
-            reached = [(name, sidecars.result()), *([(f"{name} at the ingress gateway", gateway.result())] if gateway else [])]
+            try:
+                reached = [(name, sidecars.result()), *([(f"{name} at the ingress gateway", gateway.result())] if gateway else [])]
+            except TimedOut as late:
+                # The threads' own stack says nothing that the message does not.
+                raise late.with_traceback(None) from None
         self.propagation += reached
         return [one for _, one in reached]
 
