@@ -20,6 +20,7 @@ const longest = 60 * time.Second
 //	x-greeter-close: true     closes the connection (HTTP/2: resets the stream) without an answer
 //	x-greeter-fail-first: 2   answers the first 2 requests with this x-request-id with x-greeter-status (503 if none),
 //	                          the later ones with 200
+//	x-greeter-only: v2        asks the version v2 alone; the others answer as if nothing had been asked
 //
 // A delay comes before the rest. Anything else than these values is answered with 400.
 type behaviour struct {
@@ -28,6 +29,7 @@ type behaviour struct {
 	hang      bool
 	close     bool
 	failFirst int
+	only      string
 }
 
 func behaviourOf(r *http.Request) (behaviour, error) {
@@ -41,7 +43,7 @@ func behaviourOf(r *http.Request) (behaviour, error) {
 		}
 		return query.Get(name)
 	}
-	b := behaviour{}
+	b := behaviour{only: asked("x-greeter-only")}
 	var err error
 	if b.status, err = number(asked, "x-greeter-status", 200, 599); err != nil {
 		return b, err
@@ -65,6 +67,14 @@ func behaviourOf(r *http.Request) (behaviour, error) {
 		}
 	}
 	return b, nil
+}
+
+// of is the behaviour that one version shows; what is asked of another is held to its form all the same.
+func (b behaviour) of(version string) behaviour {
+	if b.only != "" && b.only != version {
+		return behaviour{}
+	}
+	return b
 }
 
 // statusOf is the status for the attempt-th request (from 1) with one request id.

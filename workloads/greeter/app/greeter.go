@@ -123,6 +123,7 @@ func (g *greeter) greet(w http.ResponseWriter, r *http.Request) {
 		complain(w, http.StatusBadRequest, err)
 		return
 	}
+	wanted = wanted.of(g.version)
 	status := wanted.statusOf(attempt)
 	if wanted.abandons(r.Context(), g.draining) {
 		g.counts.failed()

@@ -71,6 +71,24 @@ func TestFailFirstCountsByRequestID(t *testing.T) {
 	}
 }
 
+func TestBehaviourOfOneVersionAlone(t *testing.T) {
+	g := newGreeter("v1", "pod-1", "")
+	for target, want := range map[string]int{
+		"/?x-greeter-status=503&x-greeter-only=v1": 503,
+		"/?x-greeter-status=503&x-greeter-only=v2": 200,
+		"/?x-greeter-close=true&x-greeter-only=v2": 200,
+		"/?x-greeter-only=v1":                      200,
+		"/?x-greeter-status=x&x-greeter-only=v2":   400,
+	} {
+		if got := ask(t, g, "GET", target).Code; got != want {
+			t.Errorf("%s: %d, want %d", target, got, want)
+		}
+	}
+	if got := ask(t, g, "GET", "/", "X-Greeter-Delay", "60s", "X-Greeter-Only", "v2").Code; got != 200 {
+		t.Errorf("a delay that another version is asked for: %d, want 200", got)
+	}
+}
+
 func TestMisspeltBehaviourIsRefused(t *testing.T) {
 	g := newGreeter("v1", "pod-1", "")
 	for _, bad := range []string{"status=199", "status=600", "status=x", "delay=61s", "delay=-1s", "delay=5", "hang=yes", "close=1", "fail-first=-1"} {
