@@ -4,6 +4,7 @@ import pytest
 
 from workloads.fixtures import World
 from workloads.greeter import greeter
+from workloads.zones import ZONES, Zones, zones_of
 
 
 @pytest.fixture(scope="module")
@@ -23,3 +24,19 @@ def releases(world: World) -> str:
     """Two releases of one function behind one Service; returns the address at which the mesh takes their requests."""
     world.deploy({f"checkout-{release}": greeter(f"checkout-{release}", release, service="checkout-function") for release in ("stable", "candidate")})
     return "http://checkout-function/"
+def zones(world: World) -> Zones:
+    """How this cluster puts pods into zones; credentials that may not look at nodes place by label."""
+    return zones_of(world.kube.list("Node") if world.kube.can("list", "", "nodes") else ())
+
+
+@pytest.fixture(scope="module")
+def zoned_function(world: World, zones: Zones) -> str:
+    """One function, a pod in each zone, whose version is the zone; returns the Service's address.
+
+    A pod that leaves goes on serving until its callers have heard of it, or its end would be theirs.
+    """
+    world.deploy({
+        f"zoned-function-{zone}": zones.place(greeter(f"zoned-function-{zone}", zone, service="zoned-function", env={"DRAIN_DELAY": "3s"}), zone)
+        for zone in ZONES
+    })
+    return "http://zoned-function"

@@ -239,6 +239,24 @@ def split(counts: Mapping[str, int], declared: Mapping[str, float], alpha: float
     )
 
 
+def at_most(leg: str, hits: int, n: int, share: float, alpha: float, power: float = POWER) -> Statistic:
+    """Test exactly whether a leg's share of a fixed draw is at most `share`: one tail, P(X >= hits), for shares that have only a bound.
+
+    The interval is the lower Clopper-Pearson bound at `alpha`, up to 1; it leaves `share` out exactly when that is refuted.
+    Raises ValueError on an empty draw.
+    """
+    _check_draw(hits, n, share)
+    # A two-sided band at twice alpha has this very tail above it.
+    most = acceptance_band(n, share, 2 * alpha).stop - 1
+    lowest, _ = clopper_pearson(hits, n, 1 - 2 * alpha)
+    return Statistic(
+        test="binomial, exact, one-sided (upper tail)", n=n, counts={leg: hits}, declared={leg: share},
+        p_value=float(_at_least(hits, n, share)), alpha=alpha, intervals={leg: (lowest, 1.0)}, bands={leg: (0, most)}, power=power,
+        smallest_detectable_shift=smallest_detectable_shift(n, share, 2 * alpha, power).up,
+        expected=f"{leg} 0..{most} of {n}", seen=f"{leg} {hits}",
+    )
+
+
 @dataclass(frozen=True)
 class Decision:
     """What a sequential test says after the draws it was shown.

@@ -42,6 +42,25 @@ class Propagation:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """One endpoint of a cluster as a proxy holds it.
+
+    `zone` is its locality's zone, empty where none is known. `priority` 0 is taken first; a proxy turns to the next one only
+    as far as an endpoint of a lower number is missing or ejected. `weight` is relative to the others of its locality.
+    """
+
+    address: str
+    zone: str
+    priority: int
+    weight: int
+    healthy: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the endpoint as evidence keeps it."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
 class IstioClient:
     """Istio as a check sees it, through the API server only."""
 
@@ -171,6 +190,21 @@ class IstioClient:
         told = json.loads(self.proxy_admin(namespace, pod, f"stats?format=json&filter={quote(pattern, safe='')}"))
         return {one["name"]: int(one["value"]) for one in told["stats"] if "value" in one}
 
+    def endpoints(self, namespace: str, pod: str, service: str, *, subset: str = "", port: int = 80) -> list[Endpoint]:
+        """Return the endpoints that a proxy holds of a Service of its own namespace, ordered by zone and address.
+
+        An unknown Service, and one that the proxy does not know yet, has none. `healthy` is Envoy's own view: neither
+        withdrawn by the control plane nor ejected as an outlier.
+
+        Raises:
+            AssertionError: the proxy's admin port did not answer.
+
+        """
+        told = json.loads(self.proxy_admin(namespace, pod, "clusters?format=json"))
+        wanted = f"outbound|{port}|{subset}|{service}.{namespace}.svc."
+        hosts = [host for cluster in told.get("cluster_statuses", []) if cluster["name"].startswith(wanted) for host in cluster.get("host_statuses", [])]
+        return sorted(map(_endpoint, hosts), key=lambda each: (each.zone, each.address))
+
     def access_log(self, namespace: str, pod: str, since_seconds: int) -> list[Mapping[str, Any]]:
         """Return the JSON access log entries of one proxy over the last `since_seconds`."""
         entries = []
@@ -194,3 +228,11 @@ def _said_of(known: Mapping[str, Any]) -> str:
     kinds = [name.removesuffix("_sent") for name in known if name.endswith("_sent") and known[name]]
     states = [f"{kind} {'SYNCED' if known.get(f'{kind}_acked') == known[f'{kind}_sent'] else 'STALE (sent, not acknowledged)'}" for kind in kinds]
     return ", ".join(states) or "nothing was ever sent to it"
+def _endpoint(host: Mapping[str, Any]) -> Endpoint:
+    # Envoy leaves out what is zero or empty; what makes a host unhealthy is a flag of its own.
+    at, health = host["address"]["socket_address"], host.get("health_status", {})
+    ill = {flag for flag, value in health.items() if value is True}
+    return Endpoint(
+        address=f"{at['address']}:{at['port_value']}", zone=host.get("locality", {}).get("zone", ""), priority=int(host.get("priority", 0)),
+        weight=int(host.get("weight", 1)), healthy=not ill and health.get("eds_health_status", "HEALTHY") == "HEALTHY",
+    )
