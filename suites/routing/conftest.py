@@ -33,10 +33,10 @@ def zones(world: World) -> Zones:
 def zoned_function(world: World, zones: Zones) -> str:
     """One function, a pod in each zone, whose version is the zone; returns the Service's address.
 
-    A pod that leaves goes on serving until its callers have heard of it, or its end would be theirs.
+    Its pods drain for longer than their callers need to hear of their end, so that a check may end one.
     """
     world.deploy({
-        f"zoned-function-{zone}": zones.place(greeter(f"zoned-function-{zone}", zone, service="zoned-function", env={"DRAIN_DELAY": "3s"}), zone)
+        f"zoned-function-{zone}": zones.place(greeter(f"zoned-function-{zone}", zone, service="zoned-function", drain_s=3), zone)
         for zone in ZONES
     })
     return "http://zoned-function"

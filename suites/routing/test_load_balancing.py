@@ -29,16 +29,19 @@ ROTATION_ALPHA = len(PODS) * (1 - 1 / len(PODS)) ** TURNS + len(PODS) ** -(TURNS
 # Least request draws two pods at random, the same one twice included, and takes the one with fewer requests under way, the
 # first on a tie (Envoy, weighted least request, all weights equal, P2C). A pod that is busier than one of the others and no
 # less busy than the rest is therefore taken with a probability of 2/9 at most, whatever came before; busier than both, 1/9.
-# With this many callers the slow pod is that nearly always: all but a few of them wait for it.
+# The slow pod is the busiest nearly always, for all but a few of the callers wait for it: a ninth of the calls at 400 ms keeps
+# more than a third of 16 callers waiting wherever the proxies manage 120 calls a second. On a machine so starved that they do not,
+# the pods are not unlike each other, and the judge leaves the claim open instead.
 SLOW_SHARE = 2 / 9
-CALLERS = 24
-DELAY = "200ms"
+CALLERS = 16
+DELAY = "400ms"
+BUSIER = 2
 LESS_ALPHA = 1e-7
 LESS_SHIFT = 1 / 3 - SLOW_SHARE
 # An algorithm that gives the slow pod its third is noticed with 99.99 % (sample_size: 1 283).
 UNDER_LOAD = 1_300
 # The control's answer is a count, not a share: a third of these, give or take a call a connection.
-UNDER_LOAD_CONTROL = 300
+UNDER_LOAD_CONTROL = 150
 
 # The hash of the key, not chance, chooses the pod; chance is in the pods' addresses, which make up the ring. Istio asks for at
 # least 1 024 points on it, 342 a pod: a pod's part of the ring is Beta(342, 684), below a quarter with 1e-8. Shares are
@@ -57,7 +60,7 @@ def judge_round_robin(evidence: Evidence) -> Verdict:
     """Each connection is given the pods in turn, and all together share alike; under RANDOM there are no turns."""
     return Verdict.of(
         in_turn("every-connection-in-turn", evidence["one-by-one"], least=TURNS),
-        alike("together-alike", evidence["together"], least=TURNS),
+        judges.alike("together-alike", evidence["together"], PODS, least=TURNS),
         not_in_turn("control-random-has-no-turns", evidence["random"], least=TURNS),
         judges.versions_seen("control-random-reaches-every-pod", evidence["random"], PODS),
     )
@@ -83,7 +86,7 @@ def judge_least_request(evidence: Evidence) -> Verdict:
         judges.no_failures("every-call-answered", least_request, excused=judges.UPSTREAM_GONE),
         seldom("slow-pod-gets-less", least_request, SLOW, share=SLOW_SHARE, shift=LESS_SHIFT, alpha=LESS_ALPHA),
         judges.versions_seen("slow-pod-is-still-used", least_request, PODS),
-        alike("control-slow-pod-keeps-its-third", round_robin, least=UNDER_LOAD_CONTROL),
+        judges.alike("control-slow-pod-keeps-its-third", round_robin, PODS, least=UNDER_LOAD_CONTROL),
     )
 
 
@@ -197,29 +200,22 @@ def not_in_turn(name: str, draw: Mapping[str, Any], *, least: int) -> Claim:
     return Claim(name, held=False, said=f"each of {len(windows)} windows of {len(PODS)} calls went to {len(PODS)} pods", expected="a pod twice among three calls", got="turns")
 
 
-def alike(name: str, draw: Mapping[str, Any], *, least: int) -> Claim:
-    """Claim that the counts of the pods differ by no more than one a connection.
-
-    A connection stays with one worker, so no more workers go round than there are connections; each is at most one ahead.
-    """
-    slack, lost = int(draw["concurrency"]), _lost(draw)
-    counts = Counter({**dict.fromkeys(PODS, 0), **_counts(draw)})
-    apart = max(counts.values()) - min(counts.values())
-    said = f"{_listed(counts)}: {apart} apart"
-    if apart > slack + lost or counts.keys() != set(PODS):
-        return Claim(name, held=False, said=said, expected=f"at most {slack} apart on {slack} connections", got=_listed(counts))
-    if lost or len(draw["records"]) < max(least, len(PODS) * (slack + 1)):
-        return Claim(name, held=None, said=f"calls are missing: {_told(draw)}, {least} are wanted")
-    return Claim(name, held=True, said=f"{said}, on {slack} connections")
-
-
 def seldom(name: str, draw: Mapping[str, Any], version: str, *, share: float, shift: float, alpha: float) -> Claim:
-    """Claim that `version` answers at most `share` of the calls, by an exact one-sided test that notices `shift` more."""
+    """Claim that `version` answers at most `share` of the calls, by an exact one-sided test that notices `shift` more.
+
+    The bound is that of the busiest pod. Where its calls took less than BUSIER times as long in all as those of another one,
+    it was not, and what would refute the claim leaves it open.
+    """
     counts, lost = _counts(draw), _lost(draw)
     if not counts:
         return Claim(name, held=None, said=f"no call was answered: {_told(draw)}")
     statistic = sampling.at_most(version, counts[version], sum(counts.values()) + lost, share, alpha)
     said = f"{version} answered {counts[version]} of {statistic.n} calls ({counts[version] / statistic.n:.1%}), at most {share:.1%} was declared"
+    busy = Counter[str]()
+    for record in draw["records"]:
+        busy[str(record["version"])] += record["latency_ms"]
+    if statistic.rejected and busy[version] < BUSIER * max(busy[pod] for pod in PODS if pod != version):
+        return Claim(name, held=None, said=f"{said}, but the pods were busy for {_listed({pod: round(ms) for pod, ms in busy.items()})} ms", statistic=statistic)
     if statistic.rejected:
         return Claim(name, held=False, said=f"{said} (p = {statistic.p_value:.2g})", statistic=statistic, expected=statistic.expected, got=statistic.seen)
     noticed = statistic.smallest_detectable_shift

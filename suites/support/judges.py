@@ -141,6 +141,29 @@ def versions_seen(name: str, draw: Draw, versions: Iterable[str]) -> Claim:
     return incomplete or _held(name, f"{_counts(seen)} answered")
 
 
+def alike(name: str, draw: Draw, versions: Iterable[str], *, least: int = 1) -> Claim:
+    """Claim that `versions`, one pod each, answered alike: their counts differ by one for each of the draw's connections at most.
+
+    That is round robin without chance: a connection stays with one of the proxy's worker threads, each worker goes round by
+    itself (Envoy documentation, load balancing, weighted round robin), and a round that is cut short puts it one ahead.
+    """
+    records, incomplete = _read(name, draw)
+    slack = int(draw.get("concurrency") or 0)
+    counts = {**dict.fromkeys(sorted(set(versions)), 0), **Counter(str(record["version"]) for record in records if record["version"])}
+    strays = sorted(counts.keys() - set(versions))
+    apart = max(counts.values(), default=0) - min(counts.values(), default=0)
+    missing = max(_announced(draw), len(records)) - sum(counts.values())
+    expected, got = f"at most {slack} apart on {slack} connections", _counts(counts)
+    if strays or apart > slack + missing:
+        return _refuted(name, f"{got}: {f'nobody asked for {strays[0]}' if strays else f'{apart} apart'}", expected, got)
+    if missing or incomplete:
+        return incomplete or _open(name, f"{missing} of {len(records)} calls were answered by no version")
+    # With fewer rounds than this, a version that is left out would not show.
+    if not slack or len(records) < max(least, len(counts) * (slack + 1)):
+        return _open(name, f"{len(records)} calls on {slack} connections are too few, {max(least, len(counts) * (slack + 1))} are wanted")
+    return _held(name, f"{got}: {apart} apart on {slack} connections")
+
+
 def header_seen(name: str, draw: Draw, header: str, value: str, *, least: int = 1) -> Claim:
     """Claim that the function saw the request header `header` with exactly the one value `value` on every call."""
     key = header.lower()

@@ -23,6 +23,7 @@ def greeter(
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
     env: Mapping[str, str] | None = None,
+    drain_s: int = 0,
     wiretap: bool = False,
     inject: bool = True,
 ) -> list[dict[str, Any]]:
@@ -30,6 +31,7 @@ def greeter(
 
     The Service `service` (the Deployment's `name` unless given) takes requests on port 80 and is backed by every pod that
     carries its name as label `app`: several versions share a Service by naming the same one. `port` is the container's.
+    A pod that is told to end goes on accepting for `drain_s` seconds, so that its callers hear of it before it is gone.
     With `wiretap`, tcpdump writes down what reaches that port; without `inject`, the pods get no sidecar.
     `labels`, `annotations` and `env` are added to those of the pods. Raises ValueError for a label that selects them.
     """
@@ -51,8 +53,9 @@ def greeter(
         template["metadata"]["labels"]["sidecar.istio.io/inject"] = "false"
     pod = template["spec"]
     pod["serviceAccountName"] = service_account
+    pod["terminationGracePeriodSeconds"] += drain_s
     container = pod["containers"][0]
-    _set_environment(container, {"VERSION": version, "PORT": str(port), **(env or {})})
+    _set_environment(container, {"VERSION": version, "PORT": str(port), "DRAIN_DELAY": f"{drain_s}s", **(env or {})})
     container["ports"][0]["containerPort"] = port
     if wiretap:
         tap(pod, port=port)
