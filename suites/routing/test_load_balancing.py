@@ -193,10 +193,10 @@ def not_in_turn(name: str, draw: Mapping[str, Any], *, least: int) -> Claim:
     """Claim that pods were not taken in turn: the control that shows that `in_turn` can see it."""
     windows = [window for run in _runs(draw) for window in _windows(run)]
     repeated = [window for window in windows if set(window) != set(PODS)]
-    if repeated:
-        return Claim(name, held=True, said=f"{len(repeated)} of {len(windows)} windows of {len(PODS)} calls are no turn")
     if _lost(draw) or len(draw["records"]) < least:
         return Claim(name, held=None, said=f"calls are missing: {_told(draw)}, {least} are wanted")
+    if repeated:
+        return Claim(name, held=True, said=f"{len(repeated)} of {len(windows)} windows of {len(PODS)} calls are no turn")
     return Claim(name, held=False, said=f"each of {len(windows)} windows of {len(PODS)} calls went to {len(PODS)} pods", expected="a pod twice among three calls", got="turns")
 
 
@@ -250,10 +250,10 @@ def covered(name: str, draws: Mapping[str, Mapping[str, Any]]) -> Claim:
 def scattered(name: str, draws: Mapping[str, Mapping[str, Any]]) -> Claim:
     """Claim that the calls with each key were answered by several pods: the control that shows that `kept` can see it."""
     stuck = {key: draw for key, draw in draws.items() if len(_counts(draw)) < 2}
-    if not draws or any(_lost(draw) or len(draw["records"]) < len(PODS) for draw in stuck.values()):
-        return Claim(name, held=None, said=f"calls are missing: {[_told(draw) for draw in draws.values()]}")
-    if stuck:
+    if any(not _lost(draw) and len(draw["records"]) >= len(PODS) for draw in stuck.values()):
         return Claim(name, held=False, said=f"{len(stuck)} of {len(draws)} keys stayed at one pod, as {next(iter(stuck))}", expected="several pods a key", got="one")
+    if not draws or stuck or any(_lost(draw) for draw in draws.values()):
+        return Claim(name, held=None, said=f"calls are missing: {[_told(draw) for draw in draws.values()]}")
     return Claim(name, held=True, said=f"each of {len(draws)} keys was at several pods")
 
 

@@ -38,6 +38,19 @@ def test_test_band_and_interval_say_the_same(draw, share, alpha):
         assert (low < share < high) == accepted
 
 
+@given(DRAWS, SHARES, ALPHAS)
+def test_an_upper_bound_is_tested_with_one_tail(draw, share, alpha):
+    hits, n = draw
+    statistic = sampling.at_most("v1", hits, n, share, alpha)
+
+    assert statistic.p_value == pytest.approx(stats.binom.sf(hits - 1, n, share), rel=1e-6, abs=1e-200)
+    assert statistic.rejected == (hits > statistic.bands["v1"][1])
+    assert stats.binom.sf(statistic.bands["v1"][1], n, share) <= alpha * (1 + 1e-9)
+    if statistic.smallest_detectable_shift is not None:
+        noticed = stats.binom.sf(statistic.bands["v1"][1], n, share + statistic.smallest_detectable_shift)
+        assert noticed == pytest.approx(statistic.power, rel=1e-6)
+
+
 @given(st.integers(1, 3000), SHARES, ALPHAS)
 def test_the_false_alarm_never_exceeds_alpha(n, share, alpha):
     band = sampling.acceptance_band(n, share, alpha)
