@@ -147,7 +147,7 @@ def alike(name: str, draw: Draw, versions: Iterable[str], *, least: int = 1) -> 
     That is round robin without chance: a connection stays with one of the proxy's worker threads, each worker goes round by
     itself (Envoy documentation, load balancing, weighted round robin), and a round that is cut short puts it one ahead.
     """
-    records, incomplete = _read(name, draw)
+    records, incomplete = records_of(name, draw)
     slack = int(draw.get("concurrency") or 0)
     counts = {**dict.fromkeys(sorted(set(versions)), 0), **Counter(str(record["version"]) for record in records if record["version"])}
     strays = sorted(counts.keys() - set(versions))
