@@ -5,6 +5,10 @@ import pytest
 from workloads.fixtures import World
 from workloads.greeter import greeter
 from workloads.zones import ZONES, Zones, zones_of
+from workloads.greeter import another_front, greeter
+from workloads.greeter.client import Greeter
+
+DEAF_PORT = 8081
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +44,19 @@ def zoned_function(world: World, zones: Zones) -> str:
         for zone in ZONES
     })
     return "http://zoned-function"
+def user_function(world: World) -> Greeter:
+    """The `user-function` of the rows about connections, beside the mesh: the connections it sees are its callers' proxies' own.
+
+    With a sidecar of its own, what reached it would be that sidecar's connections, and the caller's proxy would spend a TLS
+    handshake's time on each, which is a good part of the reference world's connect time-out on a busy machine. Three more Services
+    lead to the same pod: two more hosts, and one whose port does not answer at all.
+    """
+    world.deploy({
+        "user-function-v1": [
+            *greeter("user-function-v1", "v1", service="user-function", inject=False, env={"DEAF_PORT": str(DEAF_PORT)}),
+            another_front("unlimited-function", app="user-function"),
+            another_front("multiplexed-function", app="user-function"),
+            another_front("deaf-function", app="user-function", port=DEAF_PORT),
+        ],
+    })
+    return Greeter(world.kube, world.namespace, world.pod("user-function"))

@@ -17,7 +17,7 @@ from clusters.versions import VERSIONS_FILE
 from clusters.waiting import TimedOut
 from workloads.caller import caller
 from workloads.deploy import deploy
-from workloads.greeter import greeter
+from workloads.greeter import another_front, greeter
 from workloads.greeter.client import Greeter
 from workloads.intruder import intruder
 from workloads.wiretap.client import CaptureError, WireEvidence, Wiretap, analyse
@@ -188,12 +188,26 @@ def test_deploying_applies_once_and_shares_the_time_between_deployments() -> Non
 
 
 def test_counts_are_asked_where_the_mesh_does_not_listen() -> None:
-    kube = RecordedKube(said={"total": 2, "by_path": {"/": 2}, "by_request_id": {"a": 2}, "connections": 1})
+    kube = RecordedKube(said={"total": 2, "by_path": {"/": 2}, "by_request_id": {"a": 2}, "connections": 1, "most_in_hand": 1})
 
     counts = Greeter(kube, "ns", "pod").counts()
 
     assert counts.to_json() == kube.said
     assert kube.asked == [("pod", "ns", 9000, "GET", "/_counts")]
+
+
+def test_what_is_held_is_released_by_name() -> None:
+    kube = RecordedKube(said={"total": 2, "by_path": {}, "by_request_id": {}, "connections": 2, "most_in_hand": 2})
+
+    assert Greeter(kube, "ns", "pod").release("load-1").most_in_hand == 2
+    assert kube.asked == [("pod", "ns", 9000, "POST", "/_release/load-1")]
+
+
+def test_a_function_may_have_another_front() -> None:
+    front = another_front("unlimited", app="user-function", port=8081, annotations={"networking.istio.io/exportTo": "~"})
+
+    assert front["metadata"] == {"name": "unlimited", "annotations": {"networking.istio.io/exportTo": "~"}}
+    assert front["spec"] == {"selector": {"app": "user-function"}, "ports": [{"name": "http", "port": 80, "targetPort": 8081}]}
 
 
 def test_counts_that_are_refused_are_not_zero() -> None:

@@ -48,13 +48,72 @@ def no_failures(name: str, draw: Draw, *, excused: frozenset[str] = frozenset())
 def every_status(name: str, draw: Draw, status: int) -> Claim:
     """Claim that every call got `status`; a call without any answer leaves it inconclusive."""
     records, incomplete = records_of(name, draw)
+def every_status(name: str, draw: Draw, status: int, *, least: int = 1) -> Claim:
+    """Claim that every call got `status`, in a draw of at least `least` calls; one without any answer leaves it inconclusive."""
+    records, incomplete = _read(name, draw)
     unanswered = [record for record in records if record["status"] == 0]
     other = [record for record in records if record["status"] not in (0, status)]
     if other:
         return _refuted(name, f"{len(other)} of {len(records)} calls got another status than {status}: {shapes(other)}", f"status {status}", shapes(other))
     if unanswered:
         return _open(name, f"{len(unanswered)} of {len(records)} calls got no answer: {shapes(unanswered)}")
+        return _open(name, f"{len(unanswered)} of {len(records)} calls got no answer: {_shapes(unanswered)}")
+    if not incomplete and len(records) < least:
+        return _open(name, f"{len(records)} calls are too few, {least} are wanted")
     return incomplete or _held(name, f"all {len(records)} calls got status {status}")
+
+
+def refused_by_proxy(name: str, draw: Draw, status: int, flag: str, *, least: int = 1) -> Claim:
+    """Claim that the caller's proxy answered every call with `status` and the response flag `flag`, in a draw of at least `least`.
+
+    A call without an answer, or whose flags were not found in the proxy's log, leaves it inconclusive.
+    """
+    records, incomplete = _read(name, draw)
+    expected = f"status {status} with flag {flag}"
+    other = [record for record in records if record["status"] not in (0, status) or (record["flags"] and flag not in _flags(record)) or record["version"]]
+    if other:
+        return _refuted(name, f"{len(other)} of {len(records)} calls got something else than {expected}: {_shapes(other)}", expected, _shapes(other))
+    unclear = [record for record in records if record["status"] == 0 or not record["flags"]]
+    if unclear:
+        return _open(name, f"{len(unclear)} of {len(records)} calls got no answer or are not in the proxy's log: {_shapes(unclear)}")
+    if not incomplete and len(records) < least:
+        return _open(name, f"{len(records)} calls are too few, {least} are wanted")
+    return incomplete or _held(name, f"all {len(records)} calls got {expected}")
+
+
+def counter_rise(name: str, before: Mapping[str, Any], after: Mapping[str, Any], counter: str, rise: int) -> Claim:
+    """Claim that a proxy's counter rose by exactly `rise` between two readings (IstioClient.upstream).
+
+    The first may lack it: a counter does not exist before its cluster's first call.
+    """
+    try:
+        seen = int(after[counter]) - int(before.get(counter, 0))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"evidence of claim {name}", expected=f"the counter {counter} of two readings", seen=repr(error), hint="the evidence file is damaged, or the proxy does not keep this counter") from error
+    if seen < 0:
+        return _open(name, f"{counter} went back by {-seen}: the proxy started anew in between")
+    if seen != rise:
+        return _refuted(name, f"{counter} rose by {seen}", f"a rise by {rise}", str(seen))
+    return _held(name, f"{counter} rose by {seen}")
+
+
+def most_in_hand(name: str, load: Mapping[str, Any], most: int) -> Claim:
+    """Claim that a function had exactly `most` calls of a held load (suites.support.held) under way at one time.
+
+    More than that refute it; fewer do, unless calls of the load were lost.
+    """
+    try:
+        seen = int(load["function"]["most_in_hand"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"evidence of claim {name}", expected="a held load with the function's counts", seen=repr(error), hint="the evidence file is damaged or was saved by another version") from error
+    read = [_read(name, wave) for wave in load.get("waves", [])]
+    lost = sum(incomplete is not None or any(record["status"] == 0 for record in records) for records, incomplete in read)
+    said = f"the function had at most {seen} calls under way at one time"
+    if seen > most or (seen < most and not lost):
+        return _refuted(name, said, str(most), str(seen))
+    if lost or not read:
+        return _open(name, f"{said}, and calls of {lost} of {len(read)} waves were lost")
+    return _held(name, said)
 
 
 def split(name: str, draw: Draw, *, declared: Mapping[str, float], alpha: float, shift: float | None = None) -> Claim:  # noqa: PLR0911  # one return per thing that can be said

@@ -62,6 +62,17 @@ def greeter(
     return [account, front, deployment]
 
 
+def another_front(name: str, *, app: str, port: int | str = "http", annotations: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return a further Service for the pods whose label `app` is `app`: another host of the mesh, with policies of its own.
+
+    It takes requests on port 80 and sends them to `port` of the pods, by default the one on which they answer.
+    """
+    front = load_manifest(_MANIFESTS)[1].body
+    front["metadata"] = {"name": name, "annotations": dict(annotations or {})}
+    front["spec"] = {"selector": {"app": app}, "ports": [{**front["spec"]["ports"][0], "targetPort": port}]}
+    return front
+
+
 def _set_environment(container: dict[str, Any], values: Mapping[str, str]) -> None:
     kept = [entry for entry in container["env"] if entry["name"] not in values]
     container["env"] = [*({"name": name, "value": value} for name, value in values.items()), *kept]

@@ -21,13 +21,15 @@ class Cluster(Protocol):
 class Counts:
     """What reached one pod since it started or was last reset, health checks and scrapes left out.
 
-    `by_request_id` knows the last 10 000 ids, `connections` the TCP connections that carried at least one request.
+    `by_request_id` knows the last 10 000 ids, `connections` the TCP connections that carried at least one request,
+    `most_in_hand` the most requests that were under way at one time.
     """
 
     total: int
     by_path: dict[str, int]
     by_request_id: dict[str, int]
     connections: int
+    most_in_hand: int
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts as JSON types, as evidence files keep them."""
@@ -50,9 +52,13 @@ class Greeter:
         """Count from zero; what arrives meanwhile is counted on one side or the other, never on both."""
         return self._ask("POST", "/_counts/reset")
 
+    def release(self, name: str) -> Counts:
+        """Let go every request that `x-greeter-hold: name` holds, now and later; return the counts of that moment."""
+        return self._ask("POST", f"/_release/{name}")
+
     def _ask(self, method: str, path: str) -> Counts:
         answer = self._kube.request(self.pod, self.namespace, ADMIN_PORT, method, path)
         if answer.status != HTTP_OK:
             raise ConnectionError(f"{method} {path} of pod {self.namespace}/{self.pod} answered {answer.status}: {answer.body[:300]!r}")
         said: dict[str, Any] = json.loads(answer.body)
-        return Counts(said["total"], said["by_path"], said["by_request_id"], said["connections"])
+        return Counts(said["total"], said["by_path"], said["by_request_id"], said["connections"], said["most_in_hand"])

@@ -21,6 +21,8 @@ const longest = 60 * time.Second
 //	x-greeter-fail-first: 2   answers the first 2 requests with this x-request-id with x-greeter-status (503 if none),
 //	                          the later ones with 200
 //	x-greeter-only: v2        asks the version v2 alone; the others answer as if nothing had been asked
+//	x-greeter-hold: load-1    holds the request until load-1 is released (gates.go) or 60 s pass, then goes on with the rest
+//	x-greeter-for: v2         is for version v2; another version answers as if nothing had been asked
 //
 // A delay comes before the rest. Anything else than these values is answered with 400.
 type behaviour struct {
@@ -30,9 +32,10 @@ type behaviour struct {
 	close     bool
 	failFirst int
 	only      string
+	hold      string
 }
 
-func behaviourOf(r *http.Request) (behaviour, error) {
+func behaviourOf(r *http.Request, version string) (behaviour, error) {
 	var query url.Values
 	if r.URL.RawQuery != "" {
 		query = r.URL.Query()
@@ -44,6 +47,11 @@ func behaviourOf(r *http.Request) (behaviour, error) {
 		return query.Get(name)
 	}
 	b := behaviour{only: asked("x-greeter-only")}
+	b := behaviour{}
+	if meant := asked("x-greeter-for"); meant != "" && meant != version {
+		return b, nil
+	}
+	b.hold = asked("x-greeter-hold")
 	var err error
 	if b.status, err = number(asked, "x-greeter-status", 200, 599); err != nil {
 		return b, err

@@ -26,6 +26,8 @@ type counts struct {
 	next        int
 	connections int
 	generation  int // raised by reset, so that an open connection is counted anew
+	inHand      int // requests under way, whatever reset says
+	mostInHand  int
 
 	invocations, errors int64
 }
@@ -36,6 +38,7 @@ type snapshot struct {
 	ByPath      map[string]int64 `json:"by_path"`
 	ByRequestID map[string]int   `json:"by_request_id"` // of the last 10 000 distinct ids
 	Connections int              `json:"connections"`   // that carried at least one counted request
+	MostInHand  int              `json:"most_in_hand"`  // the most requests that were under way at one time
 }
 
 // connection is what is remembered of one TCP connection: the generation of counts it was last counted in.
@@ -58,6 +61,7 @@ func (c *counts) reset() {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	c.total, c.connections, c.next = 0, 0, 0
+	c.mostInHand = c.inHand
 	c.byPath, c.byID, c.ids = map[string]int64{}, map[string]int{}, nil
 	c.generation++
 }
@@ -68,6 +72,8 @@ func (c *counts) request(path, id string, from *connection) (total int64, attemp
 	defer c.mutex.Unlock()
 	c.total++
 	c.invocations++
+	c.inHand++
+	c.mostInHand = max(c.mostInHand, c.inHand)
 	if _, known := c.byPath[path]; !known && len(c.byPath) >= maxPaths {
 		path = otherPaths
 	}
@@ -96,6 +102,13 @@ func (c *counts) remember(id string) {
 	c.next = (c.next + 1) % maxIDs
 }
 
+// ended is said once of every request that was counted.
+func (c *counts) ended() {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	c.inHand--
+}
+
 func (c *counts) failed() {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
@@ -105,7 +118,7 @@ func (c *counts) failed() {
 func (c *counts) snapshot() snapshot {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	return snapshot{Total: c.total, ByPath: maps.Clone(c.byPath), ByRequestID: maps.Clone(c.byID), Connections: c.connections}
+	return snapshot{Total: c.total, ByPath: maps.Clone(c.byPath), ByRequestID: maps.Clone(c.byID), Connections: c.connections, MostInHand: c.mostInHand}
 }
 
 func (c *counts) metrics(version string) string {

@@ -13,6 +13,7 @@ import (
 )
 
 const (
+	releases       = "/_release/"
 	maxBodyBytes   = 1 << 20
 	maxHeaderBytes = 64 << 10
 )
@@ -36,11 +37,12 @@ type greeting struct {
 type greeter struct {
 	version, pod, target string
 	counts               *counts
+	gates                *gates
 	draining             chan struct{} // closed once no more work is wanted
 }
 
 func newGreeter(version, pod, target string) *greeter {
-	return &greeter{version: version, pod: pod, target: target, counts: newCounts(), draining: make(chan struct{})}
+	return &greeter{version: version, pod: pod, target: target, counts: newCounts(), gates: newGates(), draining: make(chan struct{})}
 }
 
 func (g *greeter) server(handler http.Handler) *http.Server {
@@ -60,8 +62,8 @@ func (g *greeter) server(handler http.Handler) *http.Server {
 
 // ServeHTTP has no ServeMux: that would redirect "//" and ".." paths, which checks send on purpose.
 func (g *greeter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch r.URL.Path {
-	case "/healthz", "/metrics", "/_counts", "/_counts/reset":
+	switch path := r.URL.Path; {
+	case path == "/healthz", path == "/metrics", path == "/_counts", path == "/_counts/reset", strings.HasPrefix(path, releases):
 		g.administer(w, r)
 	default:
 		g.greet(w, r)
@@ -69,6 +71,10 @@ func (g *greeter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (g *greeter) administer(w http.ResponseWriter, r *http.Request) {
+	if name, ok := strings.CutPrefix(r.URL.Path, releases); ok {
+		g.release(w, r, name)
+		return
+	}
 	switch r.URL.Path {
 	case "/healthz":
 		g.health(w)
@@ -90,6 +96,16 @@ func (g *greeter) administer(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+func (g *greeter) release(w http.ResponseWriter, r *http.Request, name string) {
+	if r.Method != http.MethodPost || name == "" {
+		w.Header().Set("Allow", http.MethodPost)
+		complain(w, http.StatusMethodNotAllowed, errors.New("what is held is released by name, with POST"))
+		return
+	}
+	g.gates.release(name)
+	answer(w, http.StatusOK, g.counts.snapshot())
+}
+
 func (g *greeter) health(w http.ResponseWriter) {
 	select {
 	case <-g.draining:
@@ -103,6 +119,7 @@ func (g *greeter) greet(w http.ResponseWriter, r *http.Request) {
 	id := r.Header.Get("x-request-id")
 	path, query, _ := strings.Cut(r.RequestURI, "?")
 	count, attempt := g.counts.request(path, id, connectionOf(r.Context()))
+	defer g.counts.ended()
 	w.Header().Set("x-version", g.version)
 	w.Header().Set("x-pod", g.pod)
 	w.Header().Set("x-request-id", id)
@@ -118,14 +135,14 @@ func (g *greeter) greet(w http.ResponseWriter, r *http.Request) {
 		complain(w, status, err)
 		return
 	}
-	wanted, err := behaviourOf(r)
+	wanted, err := behaviourOf(r, g.version)
 	if err != nil {
 		complain(w, http.StatusBadRequest, err)
 		return
 	}
 	wanted = wanted.of(g.version)
 	status := wanted.statusOf(attempt)
-	if wanted.abandons(r.Context(), g.draining) {
+	if !g.gates.pass(r.Context(), g.draining, wanted.hold) || wanted.abandons(r.Context(), g.draining) {
 		g.counts.failed()
 		// The one way to close without an answer that HTTP/1.1 and HTTP/2 share.
 		panic(http.ErrAbortHandler)

@@ -222,3 +222,94 @@ func TestDrainingFailsReadinessAndReleasesHangs(t *testing.T) {
 	}()
 	ask(t, g, "GET", "/?x-greeter-hang=true")
 }
+
+func TestHeldRequestsGoOnWhenReleased(t *testing.T) {
+	g, url := start(t)
+	answered := make(chan int, 3)
+	get := func() {
+		request, _ := http.NewRequest("GET", url+"/?x-greeter-status=201&x-greeter-hold=load-1", nil)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			answered <- 0
+			return
+		}
+		response.Body.Close()
+		answered <- response.StatusCode
+	}
+	go get()
+	go get()
+	for deadline := time.Now().Add(5 * time.Second); g.counts.snapshot().MostInHand < 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("two requests were not under way at one time")
+		}
+	}
+	if len(answered) != 0 {
+		t.Fatal("a held request was answered")
+	}
+	ask(t, g, "POST", "/_release/another")
+	if got := ask(t, g, "GET", "/_release/load-1").Code; got != 405 {
+		t.Errorf("release with GET: %d, want 405", got)
+	}
+	if got := ask(t, g, "POST", "/_release/load-1").Code; got != 200 {
+		t.Errorf("release: %d, want 200", got)
+	}
+	get()
+	for range 3 {
+		if got := <-answered; got != 201 {
+			t.Errorf("released: %d, want 201", got)
+		}
+	}
+	if g.counts.reset(); g.counts.snapshot().MostInHand != 0 {
+		t.Errorf("%+v, want none under way", g.counts.snapshot())
+	}
+}
+
+func TestGatesAreBounded(t *testing.T) {
+	g := newGates()
+	first := g.of("0")
+	for i := range maxGates + 5 {
+		g.of(fmt.Sprint(i))
+	}
+	if len(g.opened) != maxGates || len(g.names) != maxGates {
+		t.Errorf("%d gates, %d names", len(g.opened), len(g.names))
+	}
+	select {
+	case <-first:
+	default:
+		t.Error("a forgotten gate holds for ever")
+	}
+}
+
+func TestBehaviourIsForOneVersion(t *testing.T) {
+	g := newGreeter("v1", "pod-1", "")
+	for meant, want := range map[string]int{"v1": 500, "v2": 200, "": 500} {
+		if got := ask(t, g, "GET", "/", "X-Greeter-Status", "500", "X-Greeter-For", meant).Code; got != want {
+			t.Errorf("for %q: %d, want %d", meant, got, want)
+		}
+	}
+}
+
+func TestDeafPortAnswersNothing(t *testing.T) {
+	free, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := free.Addr().(*net.TCPAddr).Port
+	free.Close()
+	filling, err := deafen(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangUp(filling)
+	var timeout net.Error
+	conn, err := net.DialTimeout("tcp4", fmt.Sprintf("127.0.0.1:%d", port), 100*time.Millisecond)
+	if err == nil {
+		conn.Close()
+	}
+	if !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Errorf("dial: %v, want a time-out", err)
+	}
+	if len(filling) == 0 {
+		t.Error("nothing fills the queue")
+	}
+}

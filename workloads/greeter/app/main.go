@@ -2,12 +2,14 @@
 //
 // Environment: PORT (8080), VERSION ("unversioned"), POD_NAME (host name), TARGET (adds "greeting": "Hello <TARGET>!"),
 // DRAIN_DELAY (0s: how long to go on accepting after SIGTERM, for the mesh to hear that the pod leaves), ADMIN_PORT (none: a
-// second port that serves only the four below, for a testbed that the mesh would refuse).
+// second port that serves only the five below, for a testbed that the mesh would refuse), DEAF_PORT (none: a port that answers
+// nothing, not even a SYN: deaf.go).
 //
 //	GET  /healthz        200 while it serves, 503 once it drains
 //	GET  /metrics        Prometheus text
 //	GET  /_counts        what was counted (counts.go)
 //	POST /_counts/reset  counts from zero again
+//	POST /_release/NAME  lets go what x-greeter-hold: NAME holds, and holds it no more
 //
 // Every other path, with any method, is a request to the function (greeter.go); a request may also ask it to misbehave
 // (behaviour.go). HTTP/1.1 and HTTP/2 without TLS are served on one port.
@@ -20,6 +22,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -51,6 +54,17 @@ func serve() error {
 	if port := os.Getenv("ADMIN_PORT"); port != "" {
 		servers[port] = function.server(http.HandlerFunc(function.administer))
 	}
+	if text := os.Getenv("DEAF_PORT"); text != "" {
+		port, err := strconv.Atoi(text)
+		if err != nil {
+			return fmt.Errorf("DEAF_PORT: %w", err)
+		}
+		filling, err := deafen(port)
+		if err != nil {
+			return fmt.Errorf("DEAF_PORT: %w", err)
+		}
+		defer hangUp(filling)
+	}
 	failed := make(chan error, len(servers))
 	for port, server := range servers {
 		listener, err := net.Listen("tcp", ":"+port)
@@ -74,6 +88,12 @@ func serve() error {
 		}
 	}
 	return nil
+}
+
+func hangUp(connections []net.Conn) {
+	for _, one := range connections {
+		one.Close()
+	}
 }
 
 func environment(name, otherwise string) string {
