@@ -24,7 +24,7 @@ def held_load(caller: Caller, function: Greeter, url: str, waves: Sequence[int],
     """Offer `waves` of calls to `url`, each held by `function` until all waves were taken, and return what was seen as JSON types.
 
     A wave starts when the caller's proxy has taken every call of the wave before: as active, as pending, or refused for
-    overflow, by `upstream`, the counters of the proxy's cluster. So which calls find a limit used up does not depend on time.
+    overflow, by `upstream`, the counters of the proxy's cluster; and the function has every active one. So which calls find a limit used up does not depend on time.
     The result has the draws of the `waves`, the counters `before` and while all was held (`held`), those at the end
     (`after`), and the function's counts. Raises TimedOut when the proxy has not taken a wave.
     """
@@ -37,6 +37,8 @@ def held_load(caller: Caller, function: Greeter, url: str, waves: Sequence[int],
         now = upstream()
         seen = sum(now.get(name, 0) for name in TAKEN) - before.get(TAKEN[-1], 0)
         assert seen >= offered, f"{seen} of {offered} calls taken"
+        active, arrived = now.get(TAKEN[0], 0), function.counts().total
+        assert arrived >= active, f"{arrived} of {active} active calls are at the function"
         return now
 
     with ThreadPoolExecutor(len(waves)) as callers:
@@ -51,10 +53,4 @@ def held_load(caller: Caller, function: Greeter, url: str, waves: Sequence[int],
         finally:
             function.release(gate)
         draws = [one.result().to_json() for one in drawn]
-    return {"waves": draws, "before": before, "held": held, "after": upstream(), "function": _told(function)}
-
-
-def _told(function: Greeter) -> dict[str, Any]:
-    """Return the function's counts without the ids, which the records of the draws have."""
-    counts = function.counts().to_json()
-    return {name: value for name, value in counts.items() if name != "by_request_id"}
+    return {"waves": draws, "before": before, "held": held, "after": upstream(), "function": function.counts().without_ids()}

@@ -35,6 +35,10 @@ class Counts:
         """Return the counts as JSON types, as evidence files keep them."""
         return dict(vars(self))
 
+    def without_ids(self) -> dict[str, Any]:
+        """Return the counts as JSON types without the request ids, which a draw's records have already."""
+        return {name: value for name, value in vars(self).items() if name != "by_request_id"}
+
 
 class Greeter:
     """One pod of a function, asked on a port that the mesh leaves alone."""
