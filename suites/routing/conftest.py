@@ -60,3 +60,19 @@ def user_function(world: World) -> Greeter:
         ],
     })
     return Greeter(world.kube, world.namespace, world.pod("user-function"))
+
+
+@pytest.fixture(scope="module")
+def pair(world: World) -> dict[str, str]:
+    """Two pods behind each of five Services, one of which fails when a call asks it to; returns version by pod address.
+
+    They have no sidecar: what is judged is done by the caller's proxy alone. The Services are as many clusters there, each with a
+    state of its own for each pod.
+    """
+    hosts = ("pair-function", "tenth-function", "half-function", "all-function", "panicking-function")
+    world.deploy({
+        "pair-healthy": greeter("pair-healthy", "healthy", service=hosts[0], inject=False),
+        "pair-failing": [*greeter("pair-failing", "failing", service=hosts[0], inject=False), *(another_front(host, app=hosts[0]) for host in hosts[1:])],
+    })
+    pods = world.kube.pods(world.namespace, f"app={hosts[0]}")
+    return {pod["status"]["podIP"]: pod["metadata"]["labels"]["version"] for pod in pods if not pod["metadata"].get("deletionTimestamp")}

@@ -28,22 +28,14 @@ def judge(evidence: Evidence) -> Verdict:
     short, long = evidence["short"], evidence["long"]
     return Verdict.of(
         judges.refused_by_proxy("refused-by-the-proxy", short["draw"], 503, "UF", least=CALLS),
-        not_before("not-before-the-time-out", short["draw"], TIMEOUT_MS),
+        judges.not_before("not-before-the-time-out", short["draw"], TIMEOUT_MS),
         in_the_middle_before("long-before-the-control", short["draw"], LATE_MS),
         judges.counter_rise("one-attempt-a-call", short["before"], short["after"], "upstream_cx_connect_timeout", CALLS),
         judges.every_status("listener-is-answered", evidence["listening"], 200, least=CALLS),
         judges.refused_by_proxy("control-refused-by-the-proxy", long["draw"], 503, "UF", least=CONTROL_CALLS),
-        not_before("control-not-before-its-time-out", long["draw"], CONTROL_TIMEOUT_MS),
+        judges.not_before("control-not-before-its-time-out", long["draw"], CONTROL_TIMEOUT_MS),
         judges.counter_rise("control-one-attempt-a-call", long["before"], long["after"], "upstream_cx_connect_timeout", CONTROL_CALLS),
     )
-
-
-def not_before(name: str, draw: Evidence, least_ms: float) -> Claim:
-    """Claim that no call ended before `least_ms`. The bound is exact: a call starts before its proxy's clock does."""
-    times = [record["latency_ms"] for record in draw["records"]]
-    if not times:
-        return Claim(name, None, "no call was made")
-    return Claim(name, min(times) >= least_ms, f"the first of {len(times)} calls ended after {min(times):.1f} ms", expected=f"at least {least_ms:g} ms", got=f"{min(times):.1f} ms")
 
 
 def in_the_middle_before(name: str, draw: Evidence, most_ms: float) -> Claim:

@@ -15,7 +15,7 @@ TAKEN_WITHIN_S = 30.0
 CALL_TIMEOUT_S = 50.0
 
 # Gauges, which start at nothing, and a counter, which does not.
-TAKEN = ("upstream_rq_active", "upstream_rq_pending_active", "upstream_rq_pending_overflow")
+TAKEN = ("upstream_rq_active", "upstream_rq_pending_active", "upstream_rq_completed")
 
 Upstream = Callable[[], dict[str, int]]
 
@@ -23,10 +23,10 @@ Upstream = Callable[[], dict[str, int]]
 def held_load(caller: Caller, function: Greeter, url: str, waves: Sequence[int], *, upstream: Upstream) -> dict[str, Any]:
     """Offer `waves` of calls to `url`, each held by `function` until all waves were taken, and return what was seen as JSON types.
 
-    A wave starts when the caller's proxy has taken every call of the wave before: as active, as pending, or refused for
-    overflow, by `upstream`, the counters of the proxy's cluster; and the function has every active one. So which calls find a limit used up does not depend on time.
-    The result has the draws of the `waves`, the counters `before` and while all was held (`held`), those at the end
-    (`after`), and the function's counts. Raises TimedOut when the proxy has not taken a wave.
+    A wave starts when the caller's proxy has taken every call of the wave before (as active, as pending, or answered by itself, say
+    the counters `upstream` of its cluster) and the function has every active one. So which calls find a limit used up does
+    not depend on time. The result has the draws of the `waves`, the counters `before`, while all was held (`held`) and at
+    the end (`after`), and the function's counts. Raises TimedOut when the proxy has not taken a wave.
     """
     gate = f"load-{uuid.uuid4().hex[:12]}"
     function.reset_counts()

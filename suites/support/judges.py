@@ -23,6 +23,10 @@ UPSTREAM_GONE = frozenset({"UF", "UH", "UC", "UR", "LR", "LH", "UT", "URX", "DC"
 # The proxy did not know where to send it: the routing's fault and nobody else's.
 NOT_ROUTED = frozenset({"NR", "NC"})
 
+# Finding: Envoy's timers run on libevent's coarse clock (CLOCK_MONOTONIC_COARSE, libevent's default), which stands still for a tick of
+# the kernel: 4 ms here, 10 ms at most (CONFIG_HZ=100). A time-out can therefore end that much early; 998.5 ms were seen of 1 s.
+TICK_MS = 10.0
+
 # How Go's net/http words a connection that the other side closed on purpose; "connection refused" is not among them,
 # because nobody listening proves nothing about a policy.
 CLOSED_ON_PURPOSE = ("connection reset", "EOF", "broken pipe", "server closed")
@@ -79,6 +83,34 @@ def refused_by_proxy(name: str, draw: Draw, status: int, flag: str, *, least: in
     if not incomplete and len(records) < least:
         return _open(name, f"{len(records)} calls are too few, {least} are wanted")
     return incomplete or _held(name, f"all {len(records)} calls got {expected}")
+
+
+def not_before(name: str, draw: Draw, least_ms: float) -> Claim:
+    """Claim that no call of the draw ended before the time-out of `least_ms` that its proxy was to wait, less one tick of its clock."""
+    records, incomplete = _read(name, draw)
+    times = [float(record["latency_ms"]) for record in records]
+    early = [time for time in times if time < least_ms - TICK_MS]
+    expected = f"at least {least_ms:g} ms less a tick of {TICK_MS:g} ms"
+    if early:
+        return _refuted(name, f"{len(early)} of {len(times)} calls ended before {least_ms:g} ms, the first after {min(early):.1f} ms", expected, f"{min(early):.1f} ms")
+    return incomplete or _held(name, f"the first of {len(times)} calls ended after {min(times):.1f} ms, {expected}")
+
+
+def answers(name: str, draw: Draw, expected: Mapping[tuple[str, int], int]) -> Claim:
+    """Claim that the calls were answered exactly so often by each version with each status, and not otherwise.
+
+    Lost calls leave it inconclusive where their answers could have made the difference.
+    """
+    records, incomplete = _read(name, draw)
+    seen = Counter((str(record["version"]), int(record["status"])) for record in records if record["status"])
+    wanted, got = (", ".join(f"{count} x {version or 'the proxy'} {status}" for (version, status), count in sorted(counts.items())) for counts in (expected, seen))
+    if any(count > expected.get(kind, 0) for kind, count in seen.items()):
+        return _refuted(name, f"{len(records)} calls were answered {got}", wanted, got)
+    if incomplete or seen.total() < len(records):
+        return incomplete or _open(name, f"{len(records) - seen.total()} of {len(records)} calls got no answer; the others: {got}")
+    if seen != Counter(expected):
+        return _refuted(name, f"{len(records)} calls were answered {got}", wanted, got)
+    return _held(name, f"{len(records)} calls were answered {got}")
 
 
 def counter_rise(name: str, before: Mapping[str, Any], after: Mapping[str, Any], counter: str, rise: int) -> Claim:
@@ -387,7 +419,7 @@ def _announced(draw: Draw) -> int:
     return int(draw.get("count") or 0)
 
 
-_BLANK: Record = {"index": 0, "status": 0, "error": "", "version": "", "flags": "", "seen": {}}
+_BLANK: Record = {"index": 0, "status": 0, "error": "", "version": "", "flags": "", "seen": {}, "latency_ms": 0.0}
 
 
 @dataclass(frozen=True)
