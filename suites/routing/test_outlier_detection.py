@@ -46,7 +46,7 @@ def judge_ejection(evidence: Evidence) -> Verdict:
         judges.answers("six-more-errors", evidence["six-more"], each(ERRORS - 1, 500)),
         judges.counter_rise("not-ejected-after-six", before, after_six, EJECTIONS, 0),
         judges.answers("seventh-error", evidence["seventh"], each(1, 500)),
-        judges.counter_rise("ejected-after-seven", after_six, after, BY_5XX, 1),
+        judges.counter_rise("ejected-after-seven", after_six, evidence["after-seven"], BY_5XX, 1),
         ejected("failing-is-ejected", evidence, "failing", expected=True),
         judges.only_version("ejected-gets-nothing", evidence["afterwards"], "healthy", least=AFTERWARDS),
         ejected("healthy-is-not-ejected", evidence, "healthy", expected=False),
@@ -134,10 +134,11 @@ def test_the_seventh_error_in_a_row_ejects(pair: dict[str, str], caller: Caller,
     after_six = counted()
     seventh = draw(2)
     await_ejection(counted, before)
+    after_seven, flags = counted(), istio.ejected(caller.namespace, caller.pod, HOST)
 
     decide(
         pods=pair, control=control, before=before, **errors, seventh=seventh, afterwards=draw(AFTERWARDS),
-        after=counted(), ejected=istio.ejected(caller.namespace, caller.pod, HOST), **{"after-six": after_six},
+        after=counted(), ejected=flags, **{"after-six": after_six, "after-seven": after_seven},
     )
 
 

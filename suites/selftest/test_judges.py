@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -43,11 +44,21 @@ GONE = record("", 503, flags="UF,URX")
 NO_ROUTE = record("", 404, flags="NR")
 ALIVE = shares(v1=3)
 DECLARED = {"standard": 0.9, "backup": 0.1}
+OVERFLOW = record("", 503, flags="UO")
+LATE = record("", 504, latency_ms=30.1)
+HALVES = {("v1", 200): 3, ("v2", 500): 1}
+
+
+def load(*records, most_in_hand=3):
+    return {"function": {"most_in_hand": most_in_hand}, "waves": [draw(*records)]}
 
 # Every judge over draws, with a draw on which it holds.
 JUDGES = {
     "no_failures": (lambda d: judges.no_failures("c", d), ALIVE),
     "every_status": (lambda d: judges.every_status("c", d, 200), ALIVE),
+    "refused_by_proxy": (lambda d: judges.refused_by_proxy("c", d, 503, "UO"), draw(OVERFLOW, OVERFLOW)),
+    "not_before": (lambda d: judges.not_before("c", d, 30), draw(LATE)),
+    "answers": (lambda d: judges.answers("c", d, HALVES), draw(*shares(v1=3)["records"], record("v2", 500))),
     "split": (lambda d: judges.split("c", d, declared=DECLARED, alpha=1e-5), shares(standard=1800, backup=200)),
     "sequential_split": (
         lambda d: judges.sequential_split("c", d, version="backup", test=sampling.SequentialTest(0.1, 0.05, 1e-3, 1e-2, 3000)),
@@ -119,6 +130,19 @@ REFUTED = {
     "a failed call": judges.no_failures("c", draw(record(), record("", 503))),
     "an excused and another": judges.no_failures("c", draw(GONE, record("v1", 500)), excused=judges.UPSTREAM_GONE),
     "another status": judges.every_status("c", draw(record(), record(status=201)), 200),
+    "a call above the limit that was answered": judges.refused_by_proxy("c", draw(OVERFLOW, record()), 503, "UO"),
+    "a 503 for another reason": judges.refused_by_proxy("c", draw(OVERFLOW, GONE), 503, "UO"),
+    "a 503 of the function's own": judges.refused_by_proxy("c", draw(record("v1", 503)), 503, "UO"),
+    "a time-out more than a tick early": judges.not_before("c", draw(LATE, {**LATE, "latency_ms": 19.9}), 30),
+    "a time-out more than a tick early among lost calls": judges.not_before("c", draw(TIMEOUT, {**LATE, "latency_ms": 19.9}), 30),
+    "one answer too many": judges.answers("c", shares(v1=4), HALVES),
+    "one too many among lost calls": judges.answers("c", draw(*shares(v1=4)["records"], TIMEOUT), HALVES),
+    "one answer too few": judges.answers("c", shares(v1=3), HALVES),
+    "one count too few": judges.counter_rise("c", {"n": 4}, {"n": 6}, "n", 3),
+    "one count too many": judges.counter_rise("c", {}, {"n": 4}, "n", 3),
+    "one under way too many": judges.most_in_hand("c", load(record(), most_in_hand=4), 3),
+    "one under way too few": judges.most_in_hand("c", load(record(), most_in_hand=2), 3),
+    "one under way too many in spite of lost calls": judges.most_in_hand("c", load(TIMEOUT, most_in_hand=4), 3),
     "85 to 15": judges.split("c", shares(standard=1700, backup=300), declared=DECLARED, alpha=1e-5),
     "one leg silent": judges.split("c", shares(standard=2000), declared=DECLARED, alpha=1e-5),
     "an undeclared version": judges.split("c", shares(standard=1800, backup=199, premium=1), declared=DECLARED, alpha=1e-5),
@@ -164,6 +188,17 @@ def test_every_judge_can_be_refuted(name):
 OPEN = {
     "only excused failures": judges.no_failures("c", draw(record(), GONE), excused=judges.UPSTREAM_GONE),
     "no answer": judges.every_status("c", draw(record(), TIMEOUT), 200),
+    "fewer of a status than wanted": judges.every_status("c", ALIVE, 200, least=4),
+    "a refusal that is not in the log": judges.refused_by_proxy("c", draw(OVERFLOW, record("", 503)), 503, "UO"),
+    "a refusal without an answer": judges.refused_by_proxy("c", draw(OVERFLOW, TIMEOUT), 503, "UO"),
+    "fewer refusals than wanted": judges.refused_by_proxy("c", draw(OVERFLOW), 503, "UO", least=2),
+    "a call that was lost late": judges.not_before("c", draw(LATE, {**TIMEOUT, "latency_ms": 50.0}), 30),
+    "answers that were lost": judges.answers("c", draw(*shares(v1=3)["records"], TIMEOUT), HALVES),
+    "a counter that is not kept": judges.counter_rise("c", {}, {}, "n", 0),
+    "a proxy that started anew": judges.counter_rise("c", {"n": 4}, {"n": 0}, "n", 0),
+    "fewer under way, but calls were lost": judges.most_in_hand("c", load(TIMEOUT, most_in_hand=2), 3),
+    "as many under way, but calls were lost": judges.most_in_hand("c", load(TIMEOUT), 3),
+    "no wave": judges.most_in_hand("c", {"function": {"most_in_hand": 3}}, 3),
     "a pod killed in the middle": judges.split("c", draw(*shares(standard=1800, backup=200)["records"], GONE), declared=DECLARED, alpha=1e-5),
     "too few to reject anything": judges.split("c", shares(standard=3), declared=DECLARED, alpha=1e-5),
     "too few for the shift": judges.split("c", shares(standard=1800, backup=200), declared=DECLARED, alpha=1e-5, shift=0.04),
@@ -199,6 +234,41 @@ def test_a_capture_that_holds():
     assert judges.encrypted("c", wire()).held is True
     assert judges.encrypted("c", wire(tls_streams=1), every_stream=False).held is True
     assert judges.plaintext("c", wire(nonce=True, records=0, tls_streams=0)).held is True
+
+
+def test_counters_and_loads_that_hold():
+    assert judges.counter_rise("c", {"n": 4}, {"n": 7}, "n", 3).held is True
+    assert judges.counter_rise("c", {}, {"n": 0}, "n", 0).held is True
+    assert judges.most_in_hand("c", load(record()), 3).held is True
+
+
+def test_a_time_out_may_be_a_tick_of_the_proxys_clock_early():
+    assert judges.not_before("c", draw({**LATE, "latency_ms": 20.0}), 30).held is True
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 100))
+def test_a_counter_holds_at_its_own_rise_only(before, rise, expected):
+    claim = judges.counter_rise("c", {"n": before}, {"n": before + rise}, "n", expected)
+
+    assert claim.held is (rise == expected)
+
+
+@pytest.mark.parametrize("broken", [{"waves": []}, {"function": {}, "waves": []}, {"function": {"most_in_hand": "x"}}], ids=str)
+def test_what_is_no_load_is_a_damaged_file(broken):
+    with pytest.raises(UserError, match="evidence of claim c"):
+        judges.most_in_hand("c", broken, 3)
+
+
+def test_what_is_no_counter_is_a_damaged_file():
+    with pytest.raises(UserError, match="evidence of claim c"):
+        judges.counter_rise("c", {"n": "x"}, {"n": 1}, "n", 1)
+
+
+@given(st.lists(st.sampled_from([record(), record("v2", 500), record("", 503), TIMEOUT]), min_size=1, max_size=8))
+def test_answers_hold_exactly_on_what_was_seen(records):
+    seen = Counter((one["version"], one["status"]) for one in records)
+
+    assert judges.answers("c", draw(*records), seen).held is (None if TIMEOUT in records else True)
 
 
 def test_the_wiretap_saves_what_the_judge_reads():
