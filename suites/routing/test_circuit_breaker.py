@@ -17,7 +17,8 @@ OVERFLOW = "upstream_rq_pending_overflow"
 # whatever the limit says (Envoy, ConnPoolImplBase::tryCreateNewConnections), so `maxConnections: 1` lets each of them have one.
 # Of forty calls at least one falls to each thread, and then the limit is exact.
 UNDER_WAY = 40
-WAITING = 20
+# More than the first calls: while connections are being made, the calls that they are for count as waiting too.
+WAITING = 50
 SURPLUS = 10
 AFTERWARDS = 20
 

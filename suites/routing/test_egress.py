@@ -26,8 +26,9 @@ UNREGISTERED = ("Host", "api.stranger.example")
 PORT = 7070
 # Whether an address is let out is decided by configuration, not by chance.
 CALLS = 20
-# Envoy writes its access log out once a second.
-LOGGED_WITHIN_S = 5.0
+# Envoy writes its access log out once a second; a busy machine takes longer to pass it on.
+LOGGED_WITHIN_S = 15.0
+LOOK_BACK_S = 120
 CLOSED = ("closed by the other side", "connection reset", "broken pipe")
 
 
@@ -50,7 +51,8 @@ def judge(evidence: Evidence) -> Verdict:
 
 def logged(name: str, entries: list[Mapping[str, Any]], fields: Mapping[str, str], count: int) -> Claim:
     """Claim that the caller's proxy logged exactly `count` entries, each with these fields; fewer entries settle nothing."""
-    wrong = [entry for entry in entries if any(entry.get(field) != value for field, value in fields.items())]
+    # Finding: Istio ends the names that clusters have in logs and counters with a semicolon (a delimiter for its own tags).
+    wrong = [entry for entry in entries if any(str(entry.get(field)).rstrip(";") != value for field, value in fields.items())]
     wanted = ", ".join(f"{field} {value}" for field, value in fields.items())
     if wrong:
         got = str({field: wrong[0].get(field) for field in fields})
@@ -117,11 +119,11 @@ def log_of(istio: IstioClient, caller: Caller, draws: list[Draw], unknown: Draw)
     found: dict[str, list[Mapping[str, Any]]] = {}
 
     def read() -> None:
-        entries = istio.access_log(caller.namespace, caller.pod, 60)
+        entries = istio.access_log(caller.namespace, caller.pod, LOOK_BACK_S)
         found["names"] = [entry for entry in entries if entry["request_id"] in ids]
         found["address"] = [entry for entry in entries if not entry["request_id"] and _moment(entry["start_time"]) >= _moment(unknown.began)]
-        seen = len(found["names"]) + len(found["address"])
-        assert seen >= len(ids) + unknown.count, f"{seen} of {len(ids) + unknown.count} calls are logged"
+        assert len(found["names"]) >= len(ids), f"{len(found['names'])} of {len(ids)} calls by name are logged"
+        assert len(found["address"]) >= unknown.count, f"{len(found['address'])} of {unknown.count} connections are logged"
 
     with suppress(TimedOut):
         eventually(read, within=LOGGED_WITHIN_S)

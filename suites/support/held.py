@@ -37,7 +37,10 @@ def held_load(caller: Caller, function: Greeter, url: str, waves: Sequence[int],
         now = upstream()
         seen = sum(now.get(name, 0) for name in TAKEN) - before.get(TAKEN[-1], 0)
         assert seen >= offered, f"{seen} of {offered} calls taken"
-        active, arrived = now.get(TAKEN[0], 0), function.counts().total
+        active, pending, connections = (now.get(name, 0) for name in (*TAKEN[:2], "upstream_cx_active"))
+        # A call also counts as pending while its connection is being made; only with every connection busy does it wait for its turn.
+        assert not pending or active >= connections, f"{pending} calls wait, {connections - active} of {connections} connections are not busy yet"
+        arrived = function.counts().total
         assert arrived >= active, f"{arrived} of {active} active calls are at the function"
         return now
 
