@@ -109,14 +109,15 @@ def with_flags(draw: Draw, entries: Sequence[Mapping[str, Any]]) -> Draw:
 
     A call without an entry keeps what it has; "-" is Envoy's word for an entry without a flag.
     """
-    logged = {_join_key(str(entry.get("request_id") or "")): str(entry.get("response_flags") or "-") for entry in entries}
+    logged = {join_key(str(entry.get("request_id") or "")): str(entry.get("response_flags") or "-") for entry in entries}
     return replace(draw, records=tuple(
-        replace(record, flags=logged[key]) if record.request_id and (key := _join_key(record.request_id)) in logged else record
+        replace(record, flags=logged[key]) if record.request_id and (key := join_key(record.request_id)) in logged else record
         for record in draw.records
     ))
 
 
-def _join_key(request_id: str) -> str:
+def join_key(request_id: str) -> str:
+    """Return what of a request id stays the same on its way through proxies."""
     # Where tracing is on, Envoy writes its decision into one character of an id that is a UUID: the version's.
     return request_id[:14] + request_id[15:]
 

@@ -9,6 +9,7 @@ from workloads.greeter import another_front, greeter
 from workloads.greeter.client import Greeter
 
 DEAF_PORT = 8081
+from workloads.greeter.client import Greeter
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +77,14 @@ def pair(world: World) -> dict[str, str]:
     })
     pods = world.kube.pods(world.namespace, f"app={hosts[0]}")
     return {pod["status"]["podIP"]: pod["metadata"]["labels"]["version"] for pod in pods if not pod["metadata"].get("deletionTimestamp")}
+def standard(world: World, functions: str) -> Greeter:
+    """The standard function's own count of what reached it."""
+    del functions  # deployed before it is asked
+    return Greeter(world.kube, world.namespace, world.pod("standard-user-function"))
+
+
+@pytest.fixture(scope="module")
+def backup(world: World, functions: str) -> Greeter:
+    """The backup function's own count of what reached it."""
+    del functions  # deployed before it is asked
+    return Greeter(world.kube, world.namespace, world.pod("backup-user-function"))

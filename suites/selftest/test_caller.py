@@ -271,3 +271,13 @@ def test_only_failed_calls_cost_a_look_into_the_proxys_log() -> None:
 
     assert [record.flags for record in draw.records] == ["UH"]
     assert len(asked) == 1
+
+
+def test_the_flags_of_calls_that_did_not_fail_are_joined_on_request() -> None:
+    delayed = json.loads(answered(0, count=1).body)
+    delayed["records"][0] |= {"request_id": "one"}
+    caller = Caller(RecordedKube(Answer(200, json.dumps(delayed).encode())), "ns", "pod", access_log=lambda _: [{"request_id": "one", "response_flags": "DI"}])
+
+    draw = caller.draw("http://f/", flags=True)
+
+    assert [record.flags for record in draw.records] == ["DI"]

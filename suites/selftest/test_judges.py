@@ -52,8 +52,15 @@ HALVES = {("v1", 200): 3, ("v2", 500): 1}
 def load(*records, most_in_hand=3):
     return {"function": {"most_in_hand": most_in_hand}, "waves": [draw(*records)]}
 
+TIMED_OUT = record("", 504, flags="UT", latency_ms=1000.5, request_id="0b5f8c1e-1111-4222-8333-444444444444")
+# As the function knows it once a proxy has written its tracing decision into the id.
+ARRIVED = {"by_request_id": {"0b5f8c1e-1111-a222-8333-444444444444": 3}}
+
 # Every judge over draws, with a draw on which it holds.
 JUDGES = {
+    "flagged": (lambda d: judges.flagged("c", d, 504, "UT"), draw(TIMED_OUT)),
+    "not_before": (lambda d: judges.not_before("c", d, 1000), draw(TIMED_OUT)),
+    "reached": (lambda d: judges.reached("c", d, ARRIVED, 3), draw(TIMED_OUT)),
     "no_failures": (lambda d: judges.no_failures("c", d), ALIVE),
     "every_status": (lambda d: judges.every_status("c", d, 200), ALIVE),
     "refused_by_proxy": (lambda d: judges.refused_by_proxy("c", d, 503, "UO"), draw(OVERFLOW, OVERFLOW)),
@@ -127,6 +134,15 @@ def test_what_is_no_draw_is_a_damaged_file(name, broken):
 
 
 REFUTED = {
+    "another flag": judges.flagged("c", draw(TIMED_OUT, record("", 504, flags="URX")), 504, "UT"),
+    "no flag": judges.flagged("c", draw(record("", 504, flags="-")), 504, "UT"),
+    "the flag with another status": judges.flagged("c", draw(record("", 503, flags="UT")), 504, "UT"),
+    "too early": judges.not_before("c", draw(TIMED_OUT, record(latency_ms=989.9)), 1000),
+    "too rarely": judges.reached("c", draw(TIMED_OUT), ARRIVED, 4),
+    "too often": judges.reached("c", draw(TIMED_OUT), ARRIVED, 2),
+    "never": judges.reached("c", draw(TIMED_OUT), {"by_request_id": {}}, 1),
+    "too often for a lost call": judges.reached("c", draw({**TIMED_OUT, "status": 0}), ARRIVED, 2),
+    "not as its answer says": judges.reached("c", draw(TIMED_OUT), ARRIVED, lambda seen: 0 if seen["status"] == 504 else 3),
     "a failed call": judges.no_failures("c", draw(record(), record("", 503))),
     "an excused and another": judges.no_failures("c", draw(GONE, record("v1", 500)), excused=judges.UPSTREAM_GONE),
     "another status": judges.every_status("c", draw(record(), record(status=201)), 200),
@@ -186,6 +202,12 @@ def test_every_judge_can_be_refuted(name):
 
 
 OPEN = {
+    "a flag that was never logged": judges.flagged("c", draw(TIMED_OUT, record("", 504)), 504, "UT"),
+    "no answer to be early": judges.not_before("c", draw(TIMED_OUT, TIMEOUT), 1000),
+    "lost before it arrived": judges.reached("c", draw({**TIMED_OUT, "flags": "UF"}), ARRIVED, 4),
+    "no answer and arrived too rarely": judges.reached("c", draw({**TIMED_OUT, "status": 0}), ARRIVED, 4),
+    "calls without an id": judges.reached("c", draw(record(request_id="")), ARRIVED, 3),
+    "a count of nothing": judges.reached("c", draw(TIMED_OUT), {"by_request_id": {}}, 0),
     "only excused failures": judges.no_failures("c", draw(record(), GONE), excused=judges.UPSTREAM_GONE),
     "no answer": judges.every_status("c", draw(record(), TIMEOUT), 200),
     "fewer of a status than wanted": judges.every_status("c", ALIVE, 200, least=4),
@@ -228,6 +250,33 @@ def test_every_judge_can_stay_open(name):
     claim = OPEN[name]
 
     assert claim.held is None, claim.text()
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(0, 3))
+def test_arrivals_hold_exactly_when_every_call_arrived_as_often_as_it_should(arrivals, times):
+    calls = draw(*(record(request_id=f"{index:08}-0000-4000-8000-000000000000") for index in range(len(arrivals))))
+    counts = {"by_request_id": {each["request_id"]: count for each, count in zip(calls["records"], arrivals, strict=True) if count} | {"another's": 1}}
+
+    assert (judges.reached("c", calls, counts, times).held is True) == all(count == times for count in arrivals)
+
+
+def test_counts_that_are_none_are_a_damaged_file():
+    with pytest.raises(UserError, match="counts by request id"):
+        judges.reached("c", draw(TIMED_OUT), {}, 1)
+
+
+def test_a_label_takes_the_version_s_place_and_without_one_a_call_is_lost():
+    mixed = judges.labelled(draw(record("v1"), record("", 418), record("", 403)), lambda seen: {200: "answered", 418: "aborted"}.get(seen["status"], ""))
+
+    assert [(each["version"], each["status"]) for each in mixed["records"]] == [("answered", 200), ("aborted", 418), ("", 0)]
+    assert judges.split("c", mixed, declared={"answered": 0.5, "aborted": 0.5}, alpha=1e-5).held is None
+
+
+def test_a_part_of_an_incomplete_draw_is_incomplete():
+    part = judges.chosen(draw(record("v1"), record("v2"), count=3), lambda seen: seen["version"] == "v1")
+
+    assert [each["version"] for each in part["records"]] == ["v1"]
+    assert judges.only_version("c", part, "v1").held is None
 
 
 def test_a_capture_that_holds():

@@ -13,6 +13,7 @@ from typing import Any, Self
 from clusters.errors import UserError
 from suites.support import sampling
 from suites.support.verdicts import Claim
+from workloads.records import join_key
 
 Record = Mapping[str, Any]
 Draw = Mapping[str, Any]
@@ -25,6 +26,11 @@ NOT_ROUTED = frozenset({"NR", "NC"})
 
 # Finding: Envoy's timers run on libevent's coarse clock (CLOCK_MONOTONIC_COARSE, libevent's default), which stands still for a tick of
 # the kernel: 4 ms here, 10 ms at most (CONFIG_HZ=100). A time-out can therefore end that much early; 998.5 ms were seen of 1 s.
+# The way to the function broke, before or after it was reached: its count says nothing of what the proxy would have done.
+ON_THE_WAY = frozenset({"UF", "UH", "UC", "LR", "LH", "DC"})
+
+# Envoy's timers run on libevent's clock, CLOCK_MONOTONIC_COARSE (libevent, evutil_time.c), which stands still between two
+# ticks of the kernel: a timer may end up to a tick early, 10 ms where the kernel ticks slowest (HZ=100).
 TICK_MS = 10.0
 
 # How Go's net/http words a connection that the other side closed on purpose; "connection refused" is not among them,
@@ -341,6 +347,81 @@ def all_refused(name: str, draws: Mapping[str, Draw], *, control: Draw, status: 
     return _held(name, "; ".join(f"{tried}: {claim.said}" for tried, claim in claims.items()))
 
 
+def flagged(name: str, draw: Draw, status: int, flag: str) -> Claim:
+    """Claim that every call got `status`, and that its proxy logged the response flag `flag` for it.
+
+    A call without an answer, or without an entry in the proxy's log, leaves it inconclusive.
+    """
+    records, incomplete = _read(name, draw)
+    other = [record for record in records if record["status"] != 0 and (record["status"] != status or (record["flags"] and flag not in _flags(record)))]
+    unclear = [record for record in records if record["status"] == 0 or not record["flags"]]
+    if other:
+        return _refuted(name, f"{len(other)} of {len(records)} calls ended otherwise: {_shapes(other)}", f"status {status}, flag {flag}", _shapes(other))
+    if unclear:
+        return _open(name, f"{len(unclear)} of {len(records)} calls have no answer or no entry in the proxy's log: {_shapes(unclear)}")
+    return incomplete or _held(name, f"all {len(records)} calls got status {status}, flag {flag}")
+
+
+def not_before(name: str, draw: Draw, bound_ms: float) -> Claim:
+    """Claim that no answer came earlier than `bound_ms` milliseconds after its call began, one tick of Envoy's clock aside.
+
+    A call without an answer leaves it inconclusive.
+    """
+    records, incomplete = _read(name, draw)
+    answered = [float(record["latency_ms"]) for record in records if record["status"] != 0]
+    early = [latency for latency in answered if latency < bound_ms - TICK_MS]
+    if early:
+        return _refuted(name, f"{len(early)} of {len(records)} answers came early, the first after {min(early):.1f} ms", f"none before {bound_ms:g} ms", f"{min(early):.1f} ms")
+    if len(answered) < len(records):
+        return _open(name, f"{len(records) - len(answered)} of {len(records)} calls got no answer")
+    return incomplete or _held(name, f"all {len(records)} answers came after {bound_ms:g} ms, the first after {min(answered):.1f} ms")
+
+
+def reached(name: str, draw: Draw, counts: Mapping[str, Any], times: int | Callable[[Record], int]) -> Claim:
+    """Claim that each call arrived at a function exactly `times` times, by the function's own count of request ids.
+
+    `counts` is what `Greeter.counts` saves; `times` may depend on the call's record. The calls must carry ids of their own. A
+    call that arrived too rarely and was lost on its way leaves it inconclusive.
+    """
+    records, incomplete = _read(name, draw)
+    known = counts.get("by_request_id") if isinstance(counts, Mapping) else None
+    if not isinstance(known, Mapping):
+        raise UserError(f"evidence of claim {name}", expected="a function's counts by request id", seen=repr(counts)[:80], hint="the evidence file is damaged or was saved by another version")
+    if not all(record["request_id"] for record in records):
+        return _open(name, "some calls carry no request id to count them by")
+    arrived = {join_key(str(request_id)): int(count) for request_id, count in known.items()}
+    seen, wrong, lost = Counter[int](), Counter[str](), 0
+    for record in records:
+        wanted, got = times if isinstance(times, int) else times(record), arrived.get(join_key(str(record["request_id"])), 0)
+        seen[got] += 1
+        if got < wanted and (record["status"] == 0 or _flags(record) & ON_THE_WAY):
+            lost += 1
+        elif got != wanted:
+            wrong[f"{got} times instead of {wanted}"] += 1
+    if wrong:
+        expected = f"{times} times" if isinstance(times, int) else "as often as its answer says"
+        return _refuted(name, f"{sum(wrong.values())} of {len(records)} calls arrived otherwise: {_counts(wrong)}", f"every call arrived {expected}", _counts(wrong))
+    if lost:
+        return _open(name, f"{lost} of {len(records)} calls were lost on the way to the function")
+    if not arrived:
+        return incomplete or _open(name, "the function counted nothing at all, so nothing shows that it counts")
+    return incomplete or _held(name, f"of {len(records)} calls, {', '.join(f'{count} arrived {got} times' for got, count in sorted(seen.items()))}")
+
+
+def labelled(draw: Draw, label: Callable[[Record], str]) -> Draw:
+    """Return a draw whose records say `label` in place of their version, for `split` to test; without a label a call is lost."""
+    records, _ = _read("labelled", draw)
+    named = ((record, label(record)) for record in records)
+    return {**draw, "records": [{**record, "version": said, "status": record["status"] if said else 0} for record, said in named]}
+
+
+def chosen(draw: Draw, choice: Callable[[Record], bool]) -> Draw:
+    """Return the part of a draw whose records fit `choice`; of an incomplete draw an incomplete part."""
+    records, _ = _read("chosen", draw)
+    fitting = [record for record in records if choice(record)]
+    return {**draw, "records": fitting, "count": len(fitting) + max(0, _announced(draw) - len(records))}
+
+
 def encrypted(name: str, wire: Mapping[str, Any], *, every_stream: bool = True) -> Claim:
     """Claim that captured traffic was TLS: the nonce sent inside is nowhere in the clear, and the streams are TLS throughout.
 
@@ -424,6 +505,7 @@ def _announced(draw: Draw) -> int:
 
 
 _BLANK: Record = {"index": 0, "status": 0, "error": "", "version": "", "flags": "", "seen": {}, "latency_ms": 0.0}
+_BLANK: Record = {"index": 0, "status": 0, "error": "", "version": "", "flags": "", "seen": {}, "request_id": "", "latency_ms": 0.0}
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Caller:
         self, kube: Cluster, namespace: str, pod: str, *,
         access_log: Callable[[int], Sequence[Mapping[str, Any]]] | None = None, clock: Clock = CLOCK,
     ) -> None:
-        """`access_log` returns the entries of the pod's own proxy over the last so many seconds; it is asked only after failures."""
+        """`access_log` returns the entries of the pod's own proxy over the last so many seconds; it is asked after failures, or when flags are wanted."""
         self.namespace = namespace
         self.pod = pod
         self._kube = kube
@@ -66,6 +66,7 @@ class Caller:
         rate_per_s: float | None = None,
         keep_headers: Sequence[str] | None = None,
         keep_seen: Sequence[str] | None = None,
+        flags: bool = False,
     ) -> Draw:
         """Make exactly `count` calls, at most `concurrency` at a time, and return their records in order of index.
 
@@ -73,7 +74,8 @@ class Caller:
         url's. The target (`path`, else what follows the url's host) leaves as written: neither escaped nor cleaned. No call
         is retried, no redirect followed. `timeout_s` is per call; a call without an answer is a record of status 0. Each of
         the concurrent callers keeps one connection unless `fresh_connections`; `rate_per_s` paces the calls evenly.
-        `keep_headers` and `keep_seen` name the response and request headers that records keep, by default all.
+        `keep_headers` and `keep_seen` name the response and request headers that records keep, by default all. Failed calls
+        carry the flags of the pod's own proxy; with `flags` all do (what a proxy delayed, say, did not fail).
 
         Raises DrawIncomplete when the draw was not made as ordered, and what `Kube.request` raises when the pod is out of
         reach; then it is unknown how many calls were made.
@@ -95,20 +97,21 @@ class Caller:
         what = f"draw of {count} {method} {url} by pod {self.namespace}/{self.pod}"
         if answer.status != HTTP_OK:
             raise DrawIncomplete(f"{what}: the caller answered {answer.status}: {_reason(answer.body)}")
-        return self._explained(_complete(_read(answer.body, what), count, what))
+        return self._explained(_complete(_read(answer.body, what), count, what), every=flags)
 
-    def _explained(self, draw: Draw) -> Draw:
-        """Join the flags of failed calls, so that a judge can tell a function that died from a route that is wrong."""
+    def _explained(self, draw: Draw, *, every: bool) -> Draw:
+        """Join the flags of failed calls, or of all, so that a judge can tell a function that died from a route that is wrong."""
         log = self._access_log
-        if log is None or not draw.failures:
+        if log is None or not (every or draw.failures):
             return draw
         flagged = draw
 
         def logged() -> None:
             nonlocal flagged
             flagged = with_flags(draw, log(math.ceil(draw.seconds + SLACK_SECONDS)))
-            missing = sum(not record.flags for record in flagged.failures)
-            assert not missing, f"{missing} of {len(flagged.failures)} failed calls have no flags in the proxy's log"
+            wanted = flagged.records if every else flagged.failures
+            missing = sum(not record.flags for record in wanted)
+            assert not missing, f"{missing} of {len(wanted)} calls have no flags in the proxy's log"
 
         # What was never logged stays without a flag, which excuses nothing.
         with suppress(TimedOut):

@@ -23,6 +23,7 @@ const longest = 60 * time.Second
 //	x-greeter-only: v2        asks the version v2 alone; the others answer as if nothing had been asked
 //	x-greeter-hold: load-1    holds the request until load-1 is released (gates.go) or 60 s pass, then goes on with the rest
 //	x-greeter-for: v2         is for version v2; another version answers as if nothing had been asked
+//	x-greeter-only: v2        asks only the version v2; where another one gets the request (a mirror's original), it behaves
 //
 // A delay comes before the rest. Anything else than these values is answered with 400.
 type behaviour struct {
@@ -73,6 +74,9 @@ func behaviourOf(r *http.Request, version string) (behaviour, error) {
 		if err != nil || b.delay < 0 || b.delay > longest {
 			return b, fmt.Errorf("x-greeter-delay is %q, expected 0s to %s", text, longest)
 		}
+	}
+	if only := asked("x-greeter-only"); only != "" && only != version {
+		return behaviour{}, nil
 	}
 	return b, nil
 }

@@ -98,6 +98,18 @@ func TestMisspeltBehaviourIsRefused(t *testing.T) {
 	}
 }
 
+func TestBehaviourCanBeAskedOfOneVersionOnly(t *testing.T) {
+	g := newGreeter("v1", "pod-1", "")
+	for version, want := range map[string]int{"v1": 503, "v2": 200, "": 503} {
+		if got := ask(t, g, "GET", "/", "X-Greeter-Status", "503", "X-Greeter-Only", version).Code; got != want {
+			t.Errorf("asked of %q: %d, want %d", version, got, want)
+		}
+	}
+	if got := ask(t, g, "GET", "/?x-greeter-status=x&x-greeter-only=v2").Code; got != 400 {
+		t.Errorf("a misspelt request to another version: %d, want 400", got)
+	}
+}
+
 func TestMemoryOfIDsAndPathsIsBounded(t *testing.T) {
 	c := newCounts()
 	for i := range maxIDs + 5 {
