@@ -381,7 +381,7 @@ def reached(name: str, draw: Draw, counts: Mapping[str, Any], times: int | Calla
     """Claim that each call arrived at a function exactly `times` times, by the function's own count of request ids.
 
     `counts` is what `Greeter.counts` saves; `times` may depend on the call's record. The calls must carry ids of their own. A
-    call that arrived too rarely and was lost on its way leaves it inconclusive.
+    call without an answer, or that was lost on its way to the function, leaves it inconclusive unless it arrived too often.
     """
     records, incomplete = _read(name, draw)
     known = counts.get("by_request_id") if isinstance(counts, Mapping) else None
@@ -394,7 +394,7 @@ def reached(name: str, draw: Draw, counts: Mapping[str, Any], times: int | Calla
     for record in records:
         wanted, got = times if isinstance(times, int) else times(record), arrived.get(join_key(str(record["request_id"])), 0)
         seen[got] += 1
-        if got < wanted and (record["status"] == 0 or _flags(record) & ON_THE_WAY):
+        if got <= wanted and (record["status"] == 0 or (got < wanted and _flags(record) & ON_THE_WAY)):
             lost += 1
         elif got != wanted:
             wrong[f"{got} times instead of {wanted}"] += 1
@@ -406,6 +406,11 @@ def reached(name: str, draw: Draw, counts: Mapping[str, Any], times: int | Calla
     if not arrived:
         return incomplete or _open(name, "the function counted nothing at all, so nothing shows that it counts")
     return incomplete or _held(name, f"of {len(records)} calls, {', '.join(f'{count} arrived {got} times' for got, count in sorted(seen.items()))}")
+
+
+def incomplete(name: str, draw: Draw) -> Claim | None:
+    """Return the inconclusive claim that is left of an empty or incomplete draw, None for a whole one; for claims made elsewhere."""
+    return _read(name, draw)[1]
 
 
 def labelled(draw: Draw, label: Callable[[Record], str]) -> Draw:
