@@ -3,13 +3,11 @@
 import pytest
 
 from workloads.fixtures import World
-from workloads.greeter import greeter
-from workloads.zones import ZONES, Zones, zones_of
 from workloads.greeter import another_front, greeter
 from workloads.greeter.client import Greeter
+from workloads.zones import ZONES, Zones, zones_of
 
 DEAF_PORT = 8081
-from workloads.greeter.client import Greeter
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +27,9 @@ def releases(world: World) -> str:
     """Two releases of one function behind one Service; returns the address at which the mesh takes their requests."""
     world.deploy({f"checkout-{release}": greeter(f"checkout-{release}", release, service="checkout-function") for release in ("stable", "candidate")})
     return "http://checkout-function/"
+
+
+@pytest.fixture(scope="module")
 def zones(world: World) -> Zones:
     """How this cluster puts pods into zones; credentials that may not look at nodes place by label."""
     return zones_of(world.kube.list("Node") if world.kube.can("list", "", "nodes") else ())
@@ -45,6 +46,9 @@ def zoned_function(world: World, zones: Zones) -> str:
         for zone in ZONES
     })
     return "http://zoned-function"
+
+
+@pytest.fixture(scope="module")
 def user_function(world: World) -> Greeter:
     """The `user-function` of the rows about connections, beside the mesh: the connections it sees are its callers' proxies' own.
 
@@ -60,7 +64,7 @@ def user_function(world: World) -> Greeter:
             another_front("deaf-function", app="user-function", port=DEAF_PORT),
         ],
     })
-    return Greeter(world.kube, world.namespace, world.pod("user-function"))
+    return Greeter(world.kube, world.namespace, world.pod("user-function-v1"))
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,9 @@ def pair(world: World) -> dict[str, str]:
     })
     pods = world.kube.pods(world.namespace, f"app={hosts[0]}")
     return {pod["status"]["podIP"]: pod["metadata"]["labels"]["version"] for pod in pods if not pod["metadata"].get("deletionTimestamp")}
+
+
+@pytest.fixture(scope="module")
 def standard(world: World, functions: str) -> Greeter:
     """The standard function's own count of what reached it."""
     del functions  # deployed before it is asked

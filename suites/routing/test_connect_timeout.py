@@ -27,12 +27,12 @@ def judge(evidence: Evidence) -> Verdict:
     """The proxy gives each call up once, not before the time-out and long before the control; what listens is answered."""
     short, long = evidence["short"], evidence["long"]
     return Verdict.of(
-        judges.refused_by_proxy("refused-by-the-proxy", short["draw"], 503, "UF", least=CALLS),
+        judges.flagged("refused-by-the-proxy", short["draw"], 503, "UF", least=CALLS, by_proxy=True),
         judges.not_before("not-before-the-time-out", short["draw"], TIMEOUT_MS),
         in_the_middle_before("long-before-the-control", short["draw"], LATE_MS),
         judges.counter_rise("one-attempt-a-call", short["before"], short["after"], "upstream_cx_connect_timeout", CALLS),
         judges.every_status("listener-is-answered", evidence["listening"], 200, least=CALLS),
-        judges.refused_by_proxy("control-refused-by-the-proxy", long["draw"], 503, "UF", least=CONTROL_CALLS),
+        judges.flagged("control-refused-by-the-proxy", long["draw"], 503, "UF", least=CONTROL_CALLS, by_proxy=True),
         judges.not_before("control-not-before-its-time-out", long["draw"], CONTROL_TIMEOUT_MS),
         judges.counter_rise("control-one-attempt-a-call", long["before"], long["after"], "upstream_cx_connect_timeout", CONTROL_CALLS),
     )

@@ -27,7 +27,7 @@ def judge(evidence: Evidence) -> Verdict:
     return Verdict.of(
         judges.every_status("connected-are-answered", connected, 200, least=CONNECTIONS),
         judges.every_status("waiting-are-answered", waiting, 200, least=PENDING),
-        judges.refused_by_proxy("surplus-refused", surplus, 503, "UO", least=SURPLUS),
+        judges.flagged("surplus-refused", surplus, 503, "UO", least=SURPLUS, by_proxy=True),
         judges.counter_rise("overflow-counted", limited["before"], limited["after"], OVERFLOW, SURPLUS),
         judges.most_in_hand("connections-bounded", limited, CONNECTIONS),
         *(judges.every_status(f"control-wave-{number}-answered", draw, 200) for number, draw in enumerate(unlimited["waves"], 1)),

@@ -22,7 +22,7 @@ URL = f"http://{HOST}/"
 EJECTIONS = "outlier_detection.ejections_enforced_total"
 BY_5XX = "outlier_detection.ejections_enforced_consecutive_5xx"
 # Asked of the failing version only; the healthy one does not listen. Envoy's proxies retry no 500, so each error is one call's.
-FAIL = (("x-greeter-status", "500"), ("x-greeter-for", "failing"))
+FAIL = (("x-greeter-status", "500"), ("x-greeter-only", "failing"))
 ERRORS = 7
 AFTERWARDS = 40
 # A worker thread tells the main thread of the seventh error, and that one tells all workers: milliseconds. Nothing that is right

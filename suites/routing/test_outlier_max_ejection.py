@@ -35,7 +35,7 @@ def judge(evidence: Evidence) -> Verdict:
         one_answers_all("the-other-takes-every-call", half["afterwards"]),
         judges.counter_rise("all-of-two-are-two", every["before"], every["after"], EJECTED, 2),
         # Istio switches Envoy's panic threshold off unless it is asked for, so nobody is left to call.
-        judges.refused_by_proxy("nobody-is-left", every["afterwards"], 503, "UH", least=AFTERWARDS),
+        judges.flagged("nobody-is-left", every["afterwards"], 503, "UH", least=AFTERWARDS, by_proxy=True),
         judges.counter_rise("panicking-ejects-both", panicking["before"], panicking["after"], EJECTED, 2),
         judges.answers("panic-calls-both", panicking["afterwards"], both),
         judges.answers("control-keeps-both", evidence["control"], both),

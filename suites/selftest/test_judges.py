@@ -52,6 +52,7 @@ HALVES = {("v1", 200): 3, ("v2", 500): 1}
 def load(*records, most_in_hand=3):
     return {"function": {"most_in_hand": most_in_hand}, "waves": [draw(*records)]}
 
+
 TIMED_OUT = record("", 504, flags="UT", latency_ms=1000.5, request_id="0b5f8c1e-1111-4222-8333-444444444444")
 # As the function knows it once a proxy has written its tracing decision into the id.
 ARRIVED = {"by_request_id": {"0b5f8c1e-1111-a222-8333-444444444444": 3}}
@@ -63,8 +64,7 @@ JUDGES = {
     "reached": (lambda d: judges.reached("c", d, ARRIVED, 3), draw(TIMED_OUT)),
     "no_failures": (lambda d: judges.no_failures("c", d), ALIVE),
     "every_status": (lambda d: judges.every_status("c", d, 200), ALIVE),
-    "refused_by_proxy": (lambda d: judges.refused_by_proxy("c", d, 503, "UO"), draw(OVERFLOW, OVERFLOW)),
-    "not_before": (lambda d: judges.not_before("c", d, 30), draw(LATE)),
+    "flagged by the proxy": (lambda d: judges.flagged("c", d, 503, "UO", by_proxy=True), draw(OVERFLOW, OVERFLOW)),
     "answers": (lambda d: judges.answers("c", d, HALVES), draw(*shares(v1=3)["records"], record("v2", 500))),
     "split": (lambda d: judges.split("c", d, declared=DECLARED, alpha=1e-5), shares(standard=1800, backup=200)),
     "sequential_split": (
@@ -146,9 +146,9 @@ REFUTED = {
     "a failed call": judges.no_failures("c", draw(record(), record("", 503))),
     "an excused and another": judges.no_failures("c", draw(GONE, record("v1", 500)), excused=judges.UPSTREAM_GONE),
     "another status": judges.every_status("c", draw(record(), record(status=201)), 200),
-    "a call above the limit that was answered": judges.refused_by_proxy("c", draw(OVERFLOW, record()), 503, "UO"),
-    "a 503 for another reason": judges.refused_by_proxy("c", draw(OVERFLOW, GONE), 503, "UO"),
-    "a 503 of the function's own": judges.refused_by_proxy("c", draw(record("v1", 503)), 503, "UO"),
+    "a call above the limit that was answered": judges.flagged("c", draw(OVERFLOW, record()), 503, "UO", by_proxy=True),
+    "a 503 for another reason": judges.flagged("c", draw(OVERFLOW, GONE), 503, "UO", by_proxy=True),
+    "a 503 of the function's own": judges.flagged("c", draw(record("v1", 503)), 503, "UO", by_proxy=True),
     "a time-out more than a tick early": judges.not_before("c", draw(LATE, {**LATE, "latency_ms": 19.9}), 30),
     "a time-out more than a tick early among lost calls": judges.not_before("c", draw(TIMEOUT, {**LATE, "latency_ms": 19.9}), 30),
     "one answer too many": judges.answers("c", shares(v1=4), HALVES),
@@ -211,9 +211,9 @@ OPEN = {
     "only excused failures": judges.no_failures("c", draw(record(), GONE), excused=judges.UPSTREAM_GONE),
     "no answer": judges.every_status("c", draw(record(), TIMEOUT), 200),
     "fewer of a status than wanted": judges.every_status("c", ALIVE, 200, least=4),
-    "a refusal that is not in the log": judges.refused_by_proxy("c", draw(OVERFLOW, record("", 503)), 503, "UO"),
-    "a refusal without an answer": judges.refused_by_proxy("c", draw(OVERFLOW, TIMEOUT), 503, "UO"),
-    "fewer refusals than wanted": judges.refused_by_proxy("c", draw(OVERFLOW), 503, "UO", least=2),
+    "a refusal that is not in the log": judges.flagged("c", draw(OVERFLOW, record("", 503)), 503, "UO", by_proxy=True),
+    "a refusal without an answer": judges.flagged("c", draw(OVERFLOW, TIMEOUT), 503, "UO", by_proxy=True),
+    "fewer refusals than wanted": judges.flagged("c", draw(OVERFLOW), 503, "UO", least=2, by_proxy=True),
     "a call that was lost late": judges.not_before("c", draw(LATE, {**TIMEOUT, "latency_ms": 50.0}), 30),
     "answers that were lost": judges.answers("c", draw(*shares(v1=3)["records"], TIMEOUT), HALVES),
     "a counter that is not kept": judges.counter_rise("c", {}, {}, "n", 0),

@@ -24,12 +24,10 @@ UPSTREAM_GONE = frozenset({"UF", "UH", "UC", "UR", "LR", "LH", "UT", "URX", "DC"
 # The proxy did not know where to send it: the routing's fault and nobody else's.
 NOT_ROUTED = frozenset({"NR", "NC"})
 
-# Finding: Envoy's timers run on libevent's coarse clock (CLOCK_MONOTONIC_COARSE, libevent's default), which stands still for a tick of
-# the kernel: 4 ms here, 10 ms at most (CONFIG_HZ=100). A time-out can therefore end that much early; 998.5 ms were seen of 1 s.
 # The way to the function broke, before or after it was reached: its count says nothing of what the proxy would have done.
 ON_THE_WAY = frozenset({"UF", "UH", "UC", "LR", "LH", "DC"})
 
-# Envoy's timers run on libevent's clock, CLOCK_MONOTONIC_COARSE (libevent, evutil_time.c), which stands still between two
+# Finding: Envoy's timers run on libevent's clock, CLOCK_MONOTONIC_COARSE (libevent, evutil_time.c), which stands still between two
 # ticks of the kernel: a timer may end up to a tick early, 10 ms where the kernel ticks slowest (HZ=100). Seen: 1.7 ms.
 TICK_MS = 10.0
 
@@ -55,53 +53,18 @@ def no_failures(name: str, draw: Draw, *, excused: frozenset[str] = frozenset())
     return incomplete or _held(name, f"all {len(records)} calls were answered")
 
 
-def every_status(name: str, draw: Draw, status: int) -> Claim:
-    """Claim that every call got `status`; a call without any answer leaves it inconclusive."""
-    records, incomplete = records_of(name, draw)
 def every_status(name: str, draw: Draw, status: int, *, least: int = 1) -> Claim:
     """Claim that every call got `status`, in a draw of at least `least` calls; one without any answer leaves it inconclusive."""
-    records, incomplete = _read(name, draw)
+    records, incomplete = records_of(name, draw)
     unanswered = [record for record in records if record["status"] == 0]
     other = [record for record in records if record["status"] not in (0, status)]
     if other:
         return _refuted(name, f"{len(other)} of {len(records)} calls got another status than {status}: {shapes(other)}", f"status {status}", shapes(other))
     if unanswered:
         return _open(name, f"{len(unanswered)} of {len(records)} calls got no answer: {shapes(unanswered)}")
-        return _open(name, f"{len(unanswered)} of {len(records)} calls got no answer: {_shapes(unanswered)}")
     if not incomplete and len(records) < least:
         return _open(name, f"{len(records)} calls are too few, {least} are wanted")
     return incomplete or _held(name, f"all {len(records)} calls got status {status}")
-
-
-def refused_by_proxy(name: str, draw: Draw, status: int, flag: str, *, least: int = 1) -> Claim:
-    """Claim that the caller's proxy answered every call with `status` and the response flag `flag`, in a draw of at least `least`.
-
-    A call without an answer, or whose flags were not found in the proxy's log, leaves it inconclusive.
-    """
-    records, incomplete = _read(name, draw)
-    expected = f"status {status} with flag {flag}"
-    other = [record for record in records if record["status"] not in (0, status) or (record["flags"] and flag not in _flags(record)) or record["version"]]
-    if other:
-        return _refuted(name, f"{len(other)} of {len(records)} calls got something else than {expected}: {_shapes(other)}", expected, _shapes(other))
-    unclear = [record for record in records if record["status"] == 0 or not record["flags"]]
-    if unclear:
-        return _open(name, f"{len(unclear)} of {len(records)} calls got no answer or are not in the proxy's log: {_shapes(unclear)}")
-    if not incomplete and len(records) < least:
-        return _open(name, f"{len(records)} calls are too few, {least} are wanted")
-    return incomplete or _held(name, f"all {len(records)} calls got {expected}")
-
-
-def not_before(name: str, draw: Draw, least_ms: float) -> Claim:
-    """Claim that no call of the draw ended before the time-out of `least_ms` that its proxy was to wait, less one tick of its clock."""
-    records, incomplete = _read(name, draw)
-    times = [float(record["latency_ms"]) for record in records]
-    early = [time for time in times if time < least_ms - TICK_MS]
-    expected = f"at least {least_ms:g} ms less a tick of {TICK_MS:g} ms"
-    if early:
-        return _refuted(name, f"{len(early)} of {len(times)} calls ended before {least_ms:g} ms, the first after {min(early):.1f} ms", expected, f"{min(early):.1f} ms")
-    if any(record["status"] == 0 for record in records):
-        return _open(name, f"some of {len(times)} calls were lost before the proxy answered: {_shapes(records)}")
-    return incomplete or _held(name, f"the first of {len(times)} calls ended after {min(times):.1f} ms, {expected}")
 
 
 def answers(name: str, draw: Draw, expected: Mapping[tuple[str, int], int]) -> Claim:
@@ -109,7 +72,7 @@ def answers(name: str, draw: Draw, expected: Mapping[tuple[str, int], int]) -> C
 
     Lost calls leave it inconclusive where their answers could have made the difference.
     """
-    records, incomplete = _read(name, draw)
+    records, incomplete = records_of(name, draw)
     seen = Counter((str(record["version"]), int(record["status"])) for record in records if record["status"])
     wanted, got = (", ".join(f"{count} x {version or 'the proxy'} {status}" for (version, status), count in sorted(counts.items())) for counts in (expected, seen))
     if any(count > expected.get(kind, 0) for kind, count in seen.items()):
@@ -148,7 +111,7 @@ def most_in_hand(name: str, load: Mapping[str, Any], most: int) -> Claim:
         seen = int(load["function"]["most_in_hand"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"evidence of claim {name}", expected="a held load with the function's counts", seen=repr(error), hint="the evidence file is damaged or was saved by another version") from error
-    read = [_read(name, wave) for wave in load.get("waves", [])]
+    read = [records_of(name, wave) for wave in load.get("waves", [])]
     lost = sum(incomplete is not None or any(record["status"] == 0 for record in records) for records, incomplete in read)
     said = f"the function had at most {seen} calls under way at one time"
     if seen > most or (seen < most and not lost):
@@ -347,19 +310,26 @@ def all_refused(name: str, draws: Mapping[str, Draw], *, control: Draw, status: 
     return _held(name, "; ".join(f"{tried}: {claim.said}" for tried, claim in claims.items()))
 
 
-def flagged(name: str, draw: Draw, status: int, flag: str) -> Claim:
-    """Claim that every call got `status`, and that its proxy logged the response flag `flag` for it.
+def flagged(name: str, draw: Draw, status: int, flag: str, *, least: int = 1, by_proxy: bool = False) -> Claim:
+    """Claim that every call got `status`, and that its proxy logged the response flag `flag` for it, in a draw of at least `least`.
 
-    A call without an answer, or without an entry in the proxy's log, leaves it inconclusive.
+    With `by_proxy` the answer must be the proxy's own, not a function's. A call without an answer, or without an entry in the
+    proxy's log, leaves it inconclusive.
     """
-    records, incomplete = _read(name, draw)
-    other = [record for record in records if record["status"] != 0 and (record["status"] != status or (record["flags"] and flag not in _flags(record)))]
+    records, incomplete = records_of(name, draw)
+    expected = f"status {status}, flag {flag}{' from the proxy itself' if by_proxy else ''}"
+    other = [
+        record for record in records
+        if record["status"] not in (0, status) or (record["status"] and record["flags"] and flag not in _flags(record)) or (by_proxy and record["version"])
+    ]
     unclear = [record for record in records if record["status"] == 0 or not record["flags"]]
     if other:
-        return _refuted(name, f"{len(other)} of {len(records)} calls ended otherwise: {_shapes(other)}", f"status {status}, flag {flag}", _shapes(other))
+        return _refuted(name, f"{len(other)} of {len(records)} calls ended otherwise: {shapes(other)}", expected, shapes(other))
     if unclear:
-        return _open(name, f"{len(unclear)} of {len(records)} calls have no answer or no entry in the proxy's log: {_shapes(unclear)}")
-    return incomplete or _held(name, f"all {len(records)} calls got status {status}, flag {flag}")
+        return _open(name, f"{len(unclear)} of {len(records)} calls have no answer or no entry in the proxy's log: {shapes(unclear)}")
+    if not incomplete and len(records) < least:
+        return _open(name, f"{len(records)} calls are too few, {least} are wanted")
+    return incomplete or _held(name, f"all {len(records)} calls got {expected}")
 
 
 def not_before(name: str, draw: Draw, bound_ms: float) -> Claim:
@@ -367,7 +337,7 @@ def not_before(name: str, draw: Draw, bound_ms: float) -> Claim:
 
     A call without an answer leaves it inconclusive.
     """
-    records, incomplete = _read(name, draw)
+    records, incomplete = records_of(name, draw)
     answered = [float(record["latency_ms"]) for record in records if record["status"] != 0]
     early = [latency for latency in answered if latency < bound_ms - TICK_MS]
     if early:
@@ -383,7 +353,7 @@ def reached(name: str, draw: Draw, counts: Mapping[str, Any], times: int | Calla
     `counts` is what `Greeter.counts` saves; `times` may depend on the call's record. The calls must carry ids of their own. A
     call without an answer, or that was lost on its way to the function, leaves it inconclusive unless it arrived too often.
     """
-    records, incomplete = _read(name, draw)
+    records, incomplete = records_of(name, draw)
     known = counts.get("by_request_id") if isinstance(counts, Mapping) else None
     if not isinstance(known, Mapping):
         raise UserError(f"evidence of claim {name}", expected="a function's counts by request id", seen=repr(counts)[:80], hint="the evidence file is damaged or was saved by another version")
@@ -410,19 +380,19 @@ def reached(name: str, draw: Draw, counts: Mapping[str, Any], times: int | Calla
 
 def incomplete(name: str, draw: Draw) -> Claim | None:
     """Return the inconclusive claim that is left of an empty or incomplete draw, None for a whole one; for claims made elsewhere."""
-    return _read(name, draw)[1]
+    return records_of(name, draw)[1]
 
 
 def labelled(draw: Draw, label: Callable[[Record], str]) -> Draw:
     """Return a draw whose records say `label` in place of their version, for `split` to test; without a label a call is lost."""
-    records, _ = _read("labelled", draw)
+    records, _ = records_of("labelled", draw)
     named = ((record, label(record)) for record in records)
     return {**draw, "records": [{**record, "version": said, "status": record["status"] if said else 0} for record, said in named]}
 
 
 def chosen(draw: Draw, choice: Callable[[Record], bool]) -> Draw:
     """Return the part of a draw whose records fit `choice`; of an incomplete draw an incomplete part."""
-    records, _ = _read("chosen", draw)
+    records, _ = records_of("chosen", draw)
     fitting = [record for record in records if choice(record)]
     return {**draw, "records": fitting, "count": len(fitting) + max(0, _announced(draw) - len(records))}
 
@@ -509,7 +479,6 @@ def _announced(draw: Draw) -> int:
     return int(draw.get("count") or 0)
 
 
-_BLANK: Record = {"index": 0, "status": 0, "error": "", "version": "", "flags": "", "seen": {}, "latency_ms": 0.0}
 _BLANK: Record = {"index": 0, "status": 0, "error": "", "version": "", "flags": "", "seen": {}, "request_id": "", "latency_ms": 0.0}
 
 

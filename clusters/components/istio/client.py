@@ -209,8 +209,6 @@ class IstioClient:
 
         An unknown Service, and one that the proxy does not know yet, has none. `healthy` is Envoy's own view: neither
         withdrawn by the control plane nor ejected as an outlier.
-    def ejected(self, namespace: str, pod: str, host: str, port: int = 80) -> dict[str, bool]:
-        """Return, for each address of the Service `host` of the same namespace, whether a proxy's outlier detection has ejected it.
 
         Raises:
             AssertionError: the proxy's admin port did not answer.
@@ -220,6 +218,15 @@ class IstioClient:
         wanted = f"outbound|{port}|{subset}|{service}.{namespace}.svc."
         hosts = [host for cluster in told.get("cluster_statuses", []) if cluster["name"].startswith(wanted) for host in cluster.get("host_statuses", [])]
         return sorted(map(_endpoint, hosts), key=lambda each: (each.zone, each.address))
+
+    def ejected(self, namespace: str, pod: str, host: str, port: int = 80) -> dict[str, bool]:
+        """Return, for each address of the Service `host` of the same namespace, whether a proxy's outlier detection has ejected it.
+
+        Raises:
+            AssertionError: the proxy's admin port did not answer.
+
+        """
+        told = json.loads(self.proxy_admin(namespace, pod, "clusters?format=json"))
         return {
             one["address"]["socket_address"]["address"]: bool(one["health_status"].get("failed_outlier_check"))
             for cluster in told["cluster_statuses"] if cluster["name"].startswith(f"outbound|{port}||{host}.{namespace}.svc.")

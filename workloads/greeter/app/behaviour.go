@@ -22,8 +22,6 @@ const longest = 60 * time.Second
 //	                          the later ones with 200
 //	x-greeter-only: v2        asks the version v2 alone; the others answer as if nothing had been asked
 //	x-greeter-hold: load-1    holds the request until load-1 is released (gates.go) or 60 s pass, then goes on with the rest
-//	x-greeter-for: v2         is for version v2; another version answers as if nothing had been asked
-//	x-greeter-only: v2        asks only the version v2; where another one gets the request (a mirror's original), it behaves
 //
 // A delay comes before the rest. Anything else than these values is answered with 400.
 type behaviour struct {
@@ -36,7 +34,7 @@ type behaviour struct {
 	hold      string
 }
 
-func behaviourOf(r *http.Request, version string) (behaviour, error) {
+func behaviourOf(r *http.Request) (behaviour, error) {
 	var query url.Values
 	if r.URL.RawQuery != "" {
 		query = r.URL.Query()
@@ -47,12 +45,7 @@ func behaviourOf(r *http.Request, version string) (behaviour, error) {
 		}
 		return query.Get(name)
 	}
-	b := behaviour{only: asked("x-greeter-only")}
-	b := behaviour{}
-	if meant := asked("x-greeter-for"); meant != "" && meant != version {
-		return b, nil
-	}
-	b.hold = asked("x-greeter-hold")
+	b := behaviour{only: asked("x-greeter-only"), hold: asked("x-greeter-hold")}
 	var err error
 	if b.status, err = number(asked, "x-greeter-status", 200, 599); err != nil {
 		return b, err
@@ -74,9 +67,6 @@ func behaviourOf(r *http.Request, version string) (behaviour, error) {
 		if err != nil || b.delay < 0 || b.delay > longest {
 			return b, fmt.Errorf("x-greeter-delay is %q, expected 0s to %s", text, longest)
 		}
-	}
-	if only := asked("x-greeter-only"); only != "" && only != version {
-		return behaviour{}, nil
 	}
 	return b, nil
 }

@@ -135,7 +135,7 @@ func (g *greeter) greet(w http.ResponseWriter, r *http.Request) {
 		complain(w, status, err)
 		return
 	}
-	wanted, err := behaviourOf(r, g.version)
+	wanted, err := behaviourOf(r)
 	if err != nil {
 		complain(w, http.StatusBadRequest, err)
 		return

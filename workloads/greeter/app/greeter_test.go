@@ -98,18 +98,6 @@ func TestMisspeltBehaviourIsRefused(t *testing.T) {
 	}
 }
 
-func TestBehaviourCanBeAskedOfOneVersionOnly(t *testing.T) {
-	g := newGreeter("v1", "pod-1", "")
-	for version, want := range map[string]int{"v1": 503, "v2": 200, "": 503} {
-		if got := ask(t, g, "GET", "/", "X-Greeter-Status", "503", "X-Greeter-Only", version).Code; got != want {
-			t.Errorf("asked of %q: %d, want %d", version, got, want)
-		}
-	}
-	if got := ask(t, g, "GET", "/?x-greeter-status=x&x-greeter-only=v2").Code; got != 400 {
-		t.Errorf("a misspelt request to another version: %d, want 400", got)
-	}
-}
-
 func TestMemoryOfIDsAndPathsIsBounded(t *testing.T) {
 	c := newCounts()
 	for i := range maxIDs + 5 {
@@ -289,15 +277,6 @@ func TestGatesAreBounded(t *testing.T) {
 	case <-first:
 	default:
 		t.Error("a forgotten gate holds for ever")
-	}
-}
-
-func TestBehaviourIsForOneVersion(t *testing.T) {
-	g := newGreeter("v1", "pod-1", "")
-	for meant, want := range map[string]int{"v1": 500, "v2": 200, "": 500} {
-		if got := ask(t, g, "GET", "/", "X-Greeter-Status", "500", "X-Greeter-For", meant).Code; got != want {
-			t.Errorf("for %q: %d, want %d", meant, got, want)
-		}
 	}
 }
 
