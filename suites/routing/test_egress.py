@@ -37,15 +37,15 @@ def judge(evidence: Evidence) -> Verdict:
     registered, names, address = evidence["registered"], evidence["unknown-names"], evidence["unknown-address"]
     control = evidence["control"]
     return Verdict.of(
-        judges.only_version("registered-reached", registered, "registered", least=CALLS),
+        judges.answers("registered-reached", registered, {("registered", 200): CALLS}),
         # Finding: a name on a port that the mesh knows does not end in BlackHoleCluster but is answered 502 by the route `block_all`.
         judges.all_refused("unknown-hosts-refused", names, control=control["name"], status=502),
         logged("refused-by-block-all", evidence["log"]["names"], {"route_name": "block_all", "response_code_details": "direct_response"}, CALLS * len(names)),
         judges.refused("unknown-address-refused", address, control=control["address"], closed=CLOSED),
         logged("sent-to-the-black-hole", evidence["log"]["address"], {"upstream_cluster": "BlackHoleCluster", "response_flags": "UH"}, CALLS),
         nothing_arrived("nothing-arrived", evidence["arrived"]),
-        judges.only_version("control-name-reached", control["name"], "unregistered", least=CALLS),
-        judges.only_version("control-address-reached", control["address"], "unregistered", least=CALLS),
+        judges.answers("control-name-reached", control["name"], {("unregistered", 200): CALLS}),
+        judges.answers("control-address-reached", control["address"], {("unregistered", 200): CALLS}),
     )
 
 
