@@ -1,6 +1,5 @@
 """Outlier detection: an endpoint that fails again and again is ejected from the load balancing, and comes back after a while."""
 
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -10,6 +9,7 @@ import pytest
 from clusters.components.istio.client import IstioClient
 from clusters.waiting import TimedOut, eventually
 from suites.support import judges
+from suites.support.ejections import await_ejections
 from suites.support.manifests import Manifests
 from suites.support.requirements import requirement
 from suites.support.verdicting import Decide
@@ -25,9 +25,6 @@ BY_5XX = "outlier_detection.ejections_enforced_consecutive_5xx"
 FAIL = (("x-greeter-status", "500"), ("x-greeter-only", "failing"))
 ERRORS = 7
 AFTERWARDS = 40
-# A worker thread tells the main thread of the seventh error, and that one tells all workers: milliseconds. Nothing that is right
-# waits this long; a mutant does.
-EJECTED_WITHIN_S = 5.0
 
 EJECTION_S = 30.0
 INTERVAL_S = 30.0
@@ -133,7 +130,7 @@ def test_the_seventh_error_in_a_row_ejects(pair: dict[str, str], caller: Caller,
     errors = {"six": draw(2 * (ERRORS - 1)), "success": draw(2, ()), "six-more": draw(2 * (ERRORS - 1))}
     after_six = counted()
     seventh = draw(2)
-    await_ejection(counted, before)
+    await_ejections(counted, EJECTIONS, least=before.get(EJECTIONS, 0) + 1)
     after_seven, flags = counted(), istio.ejected(caller.namespace, caller.pod, HOST)
 
     decide(
@@ -151,7 +148,7 @@ def test_an_ejected_pod_comes_back(pair: dict[str, str], caller: Caller, istio: 
     counted = partial(istio.upstream, caller.namespace, caller.pod, HOST)
     before = counted()
     errors = caller.draw(URL, count=2 * ERRORS, headers=FAIL, keep_headers=(), keep_seen=())
-    await_ejection(counted, before)
+    await_ejections(counted, EJECTIONS, least=before.get(EJECTIONS, 0) + 1)
     looks: list[Draw] = []
 
     def look() -> None:
@@ -166,13 +163,3 @@ def test_an_ejected_pod_comes_back(pair: dict[str, str], caller: Caller, istio: 
         pods=pair, before=before, errors=errors, looks=looks, afterwards=caller.draw(URL, count=AFTERWARDS, keep_headers=(), keep_seen=()),
         after=counted(), ejected=istio.ejected(caller.namespace, caller.pod, HOST),
     )
-
-
-def await_ejection(counted: Callable[[], Mapping[str, int]], before: Mapping[str, int]) -> None:
-    """Return when the proxy has counted an ejection, or after a time in which it would have; the judge says whether it has."""
-
-    def counts_one() -> None:
-        assert counted().get(EJECTIONS, 0) > before.get(EJECTIONS, 0), "no ejection was counted"
-
-    with suppress(TimedOut):
-        eventually(counts_one, within=EJECTED_WITHIN_S, every=0.2)

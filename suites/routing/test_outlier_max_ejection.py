@@ -1,25 +1,25 @@
 """The bound of outlier detection: how many of a function's endpoints may be ejected, and what becomes of the calls."""
 
-from contextlib import suppress
+from collections.abc import Mapping
 from functools import partial
 
 from clusters.components.istio.client import IstioClient
-from clusters.waiting import TimedOut, eventually
 from suites.support import judges
+from suites.support.ejections import await_ejections
 from suites.support.manifests import Manifests
 from suites.support.requirements import requirement
 from suites.support.verdicting import Decide
 from suites.support.verdicts import Claim, Evidence, Verdict
 from workloads.caller.client import Caller
+from workloads.records import Draw
 
+PODS = ("failing", "healthy")
 HOSTS = ("tenth", "half", "all", "panicking")
-EJECTED = "outlier_detection.ejections_enforced_total"
 DETECTED = "outlier_detection.ejections_detected_consecutive_5xx"
 FAIL = (("x-greeter-status", "500"),)
 # Round robin gives each of the two pods seven errors in fourteen calls; twice that, because the main thread learns of them later.
 ERRORS = 28
 AFTERWARDS = 20
-DETECTED_WITHIN_S = 5.0
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -29,25 +29,34 @@ def judge(evidence: Evidence) -> Verdict:
     return Verdict.of(
         # Finding: a tenth is Istio's default, and with it no pod of fewer than ten is ever ejected, however it fails. Envoy ejected at
         # least one whatever the percentage says until `always_eject_one_host` made that a choice, which Istio does not offer.
-        judges.counter_rise("a-tenth-of-two-is-none", tenth["before"], tenth["after"], EJECTED, 0),
+        ejected("a-tenth-of-two-is-none", tenth, 0),
         judges.answers("a-tenth-keeps-both", tenth["afterwards"], both),
-        judges.counter_rise("half-of-two-is-one", half["before"], half["after"], EJECTED, 1),
+        ejected("half-of-two-is-one", half, 1),
         one_answers_all("the-other-takes-every-call", half["afterwards"]),
-        judges.counter_rise("all-of-two-are-two", every["before"], every["after"], EJECTED, 2),
+        ejected("all-of-two-are-two", every, 2),
         # Istio switches Envoy's panic threshold off unless it is asked for, so nobody is left to call.
         judges.flagged("nobody-is-left", every["afterwards"], 503, "UH", least=AFTERWARDS, by_proxy=True),
         judges.counter_rise("panicking-ejects-both", panicking["before"], panicking["after"], EJECTED, 2),
+        judges.refused_by_proxy("nobody-is-left", every["afterwards"], 503, "UH", least=AFTERWARDS),
+        ejected("panicking-ejects-both", panicking, 2),
         judges.answers("panic-calls-both", panicking["afterwards"], both),
         judges.answers("control-keeps-both", evidence["control"], both),
     )
 
 
+def ejected(name: str, host: Evidence, count: int) -> Claim:
+    """Claim that the proxy has ejected `count` of the two pods of a host."""
+    flags: Mapping[str, bool] = host["ejected"]
+    if len(flags) != len(PODS):
+        return Claim(name, held=None, said=f"the proxy knows {len(flags)} pods of the host, not {len(PODS)}")
+    seen = sum(flags.values())
+    return Claim(name, held=seen == count, said=f"{seen} of {len(flags)} pods are ejected", expected=str(count), got=str(seen))
+
+
 def one_answers_all(name: str, draw: Evidence) -> Claim:
-    """Claim that one version, whichever was not ejected, answered every call."""
-    versions = sorted({record["version"] for record in draw["records"]})
-    if not versions:
-        return Claim(name, held=None, said="no call was made")
-    return judges.only_version(name, draw, versions[-1], least=AFTERWARDS)
+    """Claim that one pod answered every call, whichever was not ejected."""
+    left = next((record["version"] for record in draw["records"] if record["version"]), PODS[0])
+    return judges.answers(name, draw, {(left, 500): AFTERWARDS})
 
 
 @requirement("routing.outlier-max-ejection", level="MUST", judge=judge)
@@ -58,22 +67,21 @@ def test_no_more_are_ejected_than_allowed(pair: dict[str, str], caller: Caller, 
     """
     del pair
 
-    def fail(host: str) -> dict[str, object]:
-        url, counted = f"http://{host}-function/", partial(istio.upstream, caller.namespace, caller.pod, f"{host}-function")
-        before = counted()
-        caller.draw(url, count=ERRORS, headers=FAIL, keep_headers=(), keep_seen=())
+    def fail(host: str, calls: int) -> Draw:
+        return caller.draw(f"http://{host}-function/", count=calls, headers=FAIL, keep_headers=(), keep_seen=())
 
-        def counts_both() -> None:
-            assert counted().get(DETECTED, 0) >= before.get(DETECTED, 0) + 2, "not every pod was found to fail"
-
-        # Whether they were is for the judge: a mutant's wait ends without it.
-        with suppress(TimedOut):
-            eventually(counts_both, within=DETECTED_WITHIN_S, every=0.2)
-        afterwards = caller.draw(url, count=AFTERWARDS, headers=FAIL, keep_headers=(), keep_seen=())
-        return {"before": before, "afterwards": afterwards, "after": counted()}
+    def await_detection(host: str) -> None:
+        counted = partial(istio.upstream, caller.namespace, caller.pod, f"{host}-function")
+        before = counted().get(DETECTED, 0)
+        fail(host, ERRORS)
+        await_ejections(counted, DETECTED, least=before + len(PODS))
 
     manifests.apply("outlier_max_ejection.control.yaml")
-    control = caller.draw("http://all-function/", count=AFTERWARDS, headers=FAIL, keep_headers=(), keep_seen=())
+    control = fail("all", AFTERWARDS)
     manifests.apply("outlier_max_ejection.yaml")
+    for host in HOSTS:
+        await_detection(host)
 
-    decide(control=control, **{host: fail(host) for host in HOSTS})
+    decide(control=control, **{
+        host: {"ejected": istio.ejected(caller.namespace, caller.pod, f"{host}-function"), "afterwards": fail(host, AFTERWARDS)} for host in HOSTS
+    })
