@@ -16,8 +16,8 @@ HOST = ("Host", "limited-function.serverless.example.com")
 STANDARD = ("user-type", "standard")
 PREMIUM = ("user-type", "premium")
 CALLS = 50
-# Finding: Envoy fills a bucket up in small steps, not once a window: twenty tokens in 600 s are one in 30 s. A check that is to
-# count to twenty must be done long before the twenty-first comes; this one takes about two seconds.
+# Finding: Envoy fills a bucket up little by little, not once a window: of twenty in 20 s, three were there again after 3 s. Twenty
+# an hour are one in three minutes; a check that counts to twenty must be done before the twenty-first comes: this one takes seconds.
 TOKENS = 20
 REFUSED = 429
 
