@@ -15,7 +15,6 @@ from clusters.fixtures import RUN_LABEL, worker_of
 from clusters.kube import Kube
 from clusters.pods import state_of
 from clusters.timeouts import Timeouts
-from clusters.waiting import eventually
 from workloads.caller import caller as caller_objects
 from workloads.caller.client import Caller
 from workloads.deploy import deploy
@@ -59,24 +58,18 @@ class World:
             self._deployed.update(functions)
 
     def scale(self, name: str, replicas: int) -> None:
-        """Give a Deployment of ours that many pods and wait until it has them and no others; those that end, end on purpose.
+        """Ask for that many pods of a Deployment of ours and return at once: a draw may want to see them come and go.
 
-        Raises:
-            NeverReached: a pod cannot come up.
-            TimedOut: it took longer than a Deployment may.
-
+        Where fewer are asked for, those that there are may end on purpose.
         """
-        before = {str(pod["metadata"]["name"]) for pod in self._pods(name)}
+        pods = [str(pod["metadata"]["name"]) for pod in self._pods(name)]
+        if replicas < len(pods):
+            self._ended_on_purpose.update(pods)
         self.kube.scale(self.namespace, name, replicas)
+
+    def await_scaled(self, name: str) -> None:
+        """Return once a Deployment has the pods that were asked for last; raises what `Kube.wait_deployment` raises."""
         self.kube.wait_deployment(self.namespace, name, self.timeouts.deployment_available)
-
-        def only_these() -> set[str]:
-            left = {str(pod["metadata"]["name"]) for pod in self._pods(name)}
-            assert len(left) == replicas, f"{len(left)} pods, {replicas} wanted"
-            return left
-
-        left = eventually(only_these, within=self.timeouts.deployment_available, subject=f"Deployment {self.namespace}/{name} not scaled to {replicas}")
-        self._ended_on_purpose.update(before - left)
 
     def pod(self, name: str) -> str:
         """Return the name of the running pod of a Deployment."""

@@ -47,10 +47,10 @@ def near_caller(world: World, zones: Zones, istio: IstioClient) -> Caller:
 @pytest.fixture
 def home(world: World, istio: IstioClient, near_caller: Caller, caller: Caller) -> Iterator[Callable[[int], None]]:
     """Scale the pods of HOME without waiting for them; put back and awaited at every caller when the check ends, however it does."""
-    scale = partial(_scale, world, f"zoned-function-{HOME}")
-    yield scale
-    scale(1)
-    world.kube.wait_deployment(world.namespace, f"zoned-function-{HOME}", world.timeouts.deployment_available)
+    name = f"zoned-function-{HOME}"
+    yield partial(world.scale, name)
+    world.scale(name, 1)
+    world.await_scaled(name)
     for pod in (near_caller.pod, caller.pod):
         await_zones(world, istio, pod, ZONES)
 
@@ -182,11 +182,3 @@ def await_zones(world: World, istio: IstioClient, pod: str, expected: Collection
         assert seen == set(expected), f"endpoints in {', '.join(sorted(seen)) or 'no zone'}"
 
     eventually(arrived, within=world.timeouts.propagation, every=0.2, subject=f"endpoints in {', '.join(expected)} not at proxy {world.namespace}/{pod}")
-
-
-def _scale(world: World, name: str, replicas: int) -> None:
-    """Scale a Deployment of ours and return at once: the draw is to begin before the pods do as they are told."""
-    world.kube.server.call(
-        "PATCH", f"/apis/apps/v1/namespaces/{world.namespace}/deployments/{name}/scale", body={"spec": {"replicas": replicas}},
-        content_type="application/merge-patch+json", what=f"scale Deployment/{name} to {replicas}",
-    )
