@@ -36,8 +36,6 @@ def judge(evidence: Evidence) -> Verdict:
         ejected("all-of-two-are-two", every, 2),
         # Istio switches Envoy's panic threshold off unless it is asked for, so nobody is left to call.
         judges.flagged("nobody-is-left", every["afterwards"], 503, "UH", least=AFTERWARDS, by_proxy=True),
-        judges.counter_rise("panicking-ejects-both", panicking["before"], panicking["after"], EJECTED, 2),
-        judges.refused_by_proxy("nobody-is-left", every["afterwards"], 503, "UH", least=AFTERWARDS),
         ejected("panicking-ejects-both", panicking, 2),
         judges.answers("panic-calls-both", panicking["afterwards"], both),
         judges.answers("control-keeps-both", evidence["control"], both),
