@@ -1,6 +1,5 @@
 """The bound of outlier detection: how many of a function's endpoints may be ejected, and what becomes of the calls."""
 
-from collections.abc import Mapping
 from functools import partial
 
 from clusters.components.istio.client import IstioClient
@@ -44,7 +43,7 @@ def judge(evidence: Evidence) -> Verdict:
 
 def ejected(name: str, host: Evidence, count: int) -> Claim:
     """Claim that the proxy has ejected `count` of the two pods of a host."""
-    flags: Mapping[str, bool] = host["ejected"]
+    flags = dict(host["ejected"])
     if len(flags) != len(PODS):
         return Claim(name, held=None, said=f"the proxy knows {len(flags)} pods of the host, not {len(PODS)}")
     seen = sum(flags.values())
