@@ -153,6 +153,12 @@ def test_a_killed_pod_leaves_a_failover_open():
     assert outcomes("routing.locality-failover", emptying=draw([A, LOST, B])) == {"none-fails-while-it-empties": None}
 
 
+def test_a_connection_that_is_made_anew_may_begin_anywhere():
+    moved = [*(record(pod, connection="10.0.0.1:1") for pod in [A, B, C] * 10), *(record(pod, connection="10.0.0.1:2") for pod in [C, A, B] * 10)]
+
+    assert outcomes("routing.load-balancing-round-robin", one_by_one=[draw(moved)] * 4) == {}
+
+
 def test_a_starved_machine_leaves_the_slow_pod_open():
     assert outcomes("routing.load-balancing-least-request", least_request=under_load(433, quick_ms=300.0)) == {"slow-pod-gets-less": None}
 
