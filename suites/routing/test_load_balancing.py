@@ -23,8 +23,8 @@ SLOW = PODS[1]
 # documentation, "Supported load balancers", weighted round robin): on one connection the order is exact from the first call.
 TURNS = 60
 CONNECTIONS = 4
-# What the control may do by chance: RANDOM leaves a pod out, or gives all but the first two calls the one pod that fits.
-ROTATION_ALPHA = len(PODS) * (1 - 1 / len(PODS)) ** TURNS + len(PODS) ** -(TURNS - 2.0)
+# What the control may do by chance: RANDOM leaves a pod out (3 * (2/3)^60 = 8e-11), or keeps to turns (3^-58).
+ROTATION_ALPHA = 1e-10
 
 # Least request draws two pods at random, the same one twice included, and takes the one with fewer requests under way, the
 # first on a tie (Envoy, weighted least request, all weights equal, P2C). A pod that is busier than one of the others and no
@@ -37,21 +37,21 @@ CALLERS = 16
 DELAY = "400ms"
 BUSIER = 2
 LESS_ALPHA = 1e-7
-LESS_SHIFT = 1 / 3 - SLOW_SHARE
+LESS_SHIFT = 0.11
 # An algorithm that gives the slow pod its third is noticed with 99.99 % (sample_size: 1 283).
 UNDER_LOAD = 1_300
 # The control's answer is a count, not a share: a third of these, give or take a call a connection.
 UNDER_LOAD_CONTROL = 150
 
 # The hash of the key, not chance, chooses the pod; chance is in the pods' addresses, which make up the ring. Istio asks for at
-# least 1 024 points on it, 342 a pod: a pod's part of the ring is Beta(342, 684), below a quarter with 1e-8. Shares are
-# uneven (15 points in 1 000, one sigma), which is why nothing is claimed of them but that every pod has keys.
-LEAST_PART = 0.25
+# least 1 024 points on it, 342 a pod: a pod's part of the ring is Beta(342, 684), below a quarter with a
+# probability under 1e-8. Shares are uneven (sigma 1.5 points), so nothing is claimed of them but that every pod has keys.
 KEYS = tuple(f"user-{number}" for number in range(64))
 CONTROL_KEYS = KEYS[:8]
 CALLS_A_KEY = 8
 WITHOUT_KEY = 100
-HASH_ALPHA = len(PODS) * (1e-8 + (1 - LEAST_PART) ** len(KEYS) + (1 - LEAST_PART) ** WITHOUT_KEY)
+# That a pod has so small a part, or none of the keys, or none of the calls without a key: 3 * (1e-8 + 0.75^64 + 0.75^100) = 6e-8.
+HASH_ALPHA = 1e-7
 COOKIE = "session"
 RETURNING = 12
 

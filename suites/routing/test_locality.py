@@ -23,8 +23,8 @@ HOME, *OTHERS = ZONES
 # Which zone a call goes to is decided by priorities, not by chance, and within them by turns: a hundred show every zone in use.
 CALLS = 100
 CONNECTIONS = 4
-# The pod is told to end before the first of these four seconds and goes on for three, so the last call that it answers, the
-# first that another zone does, and the pod's death fall among them. One that is to start needs some seconds for it.
+# The pod is told to end before the first of these four seconds and goes on for three, so the change of zone and the pod's death
+# fall among them. One that starts was there after 4 to 6 s on two busy cores; where it takes longer, nothing is shown of it here.
 PACE = 50.0
 CALLS_WHILE_EMPTYING = 200
 CALLS_WHILE_FILLING = 300
