@@ -44,8 +44,9 @@ UNDER_LOAD = 1_300
 UNDER_LOAD_CONTROL = 150
 
 # The hash of the key, not chance, chooses the pod; chance is in the pods' addresses, which make up the ring. Istio asks for at
-# least 1 024 points on it, 342 a pod: a pod's part of the ring is Beta(342, 684), below a quarter with a
-# probability under 1e-8. Shares are uneven (sigma 1.5 points), so nothing is claimed of them but that every pod has keys.
+# least 1 024 points on it (cluster_traffic_policy.go, ApplyRingHashLoadBalancer), 342 a pod: a pod's part of the ring is
+# Beta(342, 684), below a quarter with a probability under 1e-8. Shares are uneven (sigma 1.5 points), so nothing is claimed
+# of them but that every pod has keys.
 KEYS = tuple(f"user-{number}" for number in range(64))
 CONTROL_KEYS = KEYS[:8]
 CALLS_A_KEY = 8
