@@ -325,7 +325,8 @@ class KindProvider:
 
 
 # Kubernetes 1.37 refuses cgroup v1 unless told; images come from next door, so they may be pulled at once;
-# the cluster's store is thrown away, so etcd need not wait for the disk.
+# the cluster's store is thrown away, so etcd need not wait for the disk. A log that is rotated in the middle of a draw takes
+# the flags of its calls along: the caller's proxy writes 30 MB in a run of the routing area.
 _KUBEADM_PATCHES: tuple[dict[str, object], ...] = (
     {
         "kind": "KubeletConfiguration",
@@ -333,6 +334,7 @@ _KUBEADM_PATCHES: tuple[dict[str, object], ...] = (
         "serializeImagePulls": False,
         "maxParallelImagePulls": 8,
         "nodeStatusUpdateFrequency": "4s",
+        "containerLogMaxSize": "256Mi",
     },
     {
         "kind": "ClusterConfiguration",

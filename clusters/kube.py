@@ -290,14 +290,17 @@ class Kube:
         namespace: str,
         container: str | None = None,
         *,
-        since: float | None = None,
+        since: float | str | None = None,
         tail: int | None = None,
         previous: bool = False,
         max_bytes: int | None = None,
     ) -> str:
-        """Return a container's log: of the last `since` seconds, the last `tail` lines, the `previous` container; ApiRefused if none."""
+        """Return a container's log: of the last `since` seconds or since that time (RFC 3339, the node's clock), the last `tail` lines, the `previous` container; ApiRefused if none."""
         query = [("container", container)] if container else []
-        query += [("sinceSeconds", str(max(1, round(since))))] if since is not None else []
+        if isinstance(since, str):
+            query += [("sinceTime", since)]
+        elif since is not None:
+            query += [("sinceSeconds", str(max(1, round(since))))]
         query += [("tailLines", str(tail))] if tail is not None else []
         query += [("previous", "true")] if previous else []
         query += [("limitBytes", str(max_bytes))] if max_bytes is not None else []

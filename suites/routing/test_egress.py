@@ -28,7 +28,6 @@ PORT = 7070
 CALLS = 20
 # Envoy writes its access log out once a second; a busy machine takes longer to pass it on.
 LOGGED_WITHIN_S = 15.0
-LOOK_BACK_S = 120
 CLOSED = ("closed by the other side", "connection reset", "broken pipe")
 
 
@@ -119,7 +118,7 @@ def log_of(istio: IstioClient, caller: Caller, draws: list[Draw], unknown: Draw)
     found: dict[str, list[Mapping[str, Any]]] = {}
 
     def read() -> None:
-        entries = istio.access_log(caller.namespace, caller.pod, LOOK_BACK_S)
+        entries = istio.access_log(caller.namespace, caller.pod, draws[0].began)
         found["names"] = [entry for entry in entries if entry["request_id"] in ids]
         found["address"] = [entry for entry in entries if not entry["request_id"] and _moment(entry["start_time"]) >= _moment(unknown.began)]
         assert len(found["names"]) >= len(ids), f"{len(found['names'])} of {len(ids)} calls by name are logged"

@@ -25,6 +25,7 @@ CALLS = 200
 # A copy is sent when its original is; it arrives within milliseconds, on a busy machine within a second.
 SETTLED_WITHIN_S = 15.0
 LOGGED_WITHIN_S = 10.0
+# Not the draw's own time: the function's node may keep another.
 LOG_SECONDS = 60
 
 DECLARED = {"mirrored": 0.3, "alone": 0.7}

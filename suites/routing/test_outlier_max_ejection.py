@@ -1,6 +1,5 @@
 """The bound of outlier detection: how many of a function's endpoints may be ejected, and what becomes of the calls."""
 
-from functools import partial
 
 from clusters.components.istio.client import IstioClient
 from suites.support import judges

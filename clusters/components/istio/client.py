@@ -233,10 +233,10 @@ class IstioClient:
             for one in cluster.get("host_statuses", ())
         }
 
-    def access_log(self, namespace: str, pod: str, since_seconds: int) -> list[Mapping[str, Any]]:
-        """Return the JSON access log entries of one proxy over the last `since_seconds`."""
+    def access_log(self, namespace: str, pod: str, since: float | str) -> list[Mapping[str, Any]]:
+        """Return the JSON access log entries of one proxy over the last `since` seconds, or since that time (RFC 3339)."""
         entries = []
-        for line in self.kube.logs(pod, namespace, SIDECAR, since=since_seconds).splitlines():
+        for line in self.kube.logs(pod, namespace, SIDECAR, since=since).splitlines():
             if line.startswith("{"):
                 try:
                     entries.append(json.loads(line))
