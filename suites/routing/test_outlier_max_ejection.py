@@ -1,6 +1,5 @@
 """The bound of outlier detection: how many of a function's endpoints may be ejected, and what becomes of the calls."""
 
-
 from clusters.components.istio.client import IstioClient
 from suites.support import judges
 from suites.support.ejections import await_ejections
@@ -42,7 +41,6 @@ def judge(evidence: Evidence) -> Verdict:
 
 def ejected(name: str, host: Evidence, count: int) -> Claim:
     """Claim that the proxy has ejected `count` of the two pods of a host."""
-    flags = dict(host["ejected"])
     flags = host["ejected"]
     if len(flags) != len(PODS):
         return Claim(name, held=None, said=f"the proxy knows {len(flags)} pods of the host, not {len(PODS)}")
