@@ -18,7 +18,7 @@ from workloads.caller.client import Caller
 from workloads.fixtures import World
 from workloads.greeter import greeter
 from workloads.greeter.client import Greeter
-from workloads.records import Draw
+from workloads.records import Draw, join_key
 
 REGISTERED = ("Host", "api.partner.example")
 UNREGISTERED = ("Host", "api.stranger.example")
@@ -114,12 +114,14 @@ def test_only_what_is_registered_is_reached(
 
 def log_of(istio: IstioClient, caller: Caller, draws: list[Draw], unknown: Draw) -> dict[str, list[Mapping[str, Any]]]:
     """Return what the caller's proxy logged of the calls by name, and of the connections of the draw `unknown`, which have no request id."""
-    ids = {record.request_id for draw in draws for record in draw.records}
+    ids = {join_key(record.request_id) for draw in draws for record in draw.records}
     found: dict[str, list[Mapping[str, Any]]] = {}
 
     def read() -> None:
         entries = istio.access_log(caller.namespace, caller.pod, draws[0].began)
         found["names"] = [entry for entry in entries if entry["request_id"] in ids]
+        entries = istio.access_log(caller.namespace, caller.pod, LOOK_BACK_S)
+        found["names"] = [entry for entry in entries if entry["request_id"] and join_key(entry["request_id"]) in ids]
         found["address"] = [entry for entry in entries if not entry["request_id"] and _moment(entry["start_time"]) >= _moment(unknown.began)]
         assert len(found["names"]) >= len(ids), f"{len(found['names'])} of {len(ids)} calls by name are logged"
         assert len(found["address"]) >= unknown.count, f"{len(found['address'])} of {unknown.count} connections are logged"
