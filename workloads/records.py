@@ -117,8 +117,6 @@ def with_flags(draw: Draw, entries: Sequence[Mapping[str, Any]]) -> Draw:
 
 
 def join_key(request_id: str) -> str:
-    """Return what of a request id stays the same on its way through proxies."""
-    # Where tracing is on, Envoy writes its decision into one character of an id that is a UUID: the version's.
     """Return what a request id has in common before and after a proxy.
 
     Where tracing is on, Envoy writes its decision into one character of an id that is a UUID: the version's.

@@ -119,8 +119,6 @@ def log_of(istio: IstioClient, caller: Caller, draws: list[Draw], unknown: Draw)
 
     def read() -> None:
         entries = istio.access_log(caller.namespace, caller.pod, draws[0].began)
-        found["names"] = [entry for entry in entries if entry["request_id"] in ids]
-        entries = istio.access_log(caller.namespace, caller.pod, LOOK_BACK_S)
         found["names"] = [entry for entry in entries if entry["request_id"] and join_key(entry["request_id"]) in ids]
         found["address"] = [entry for entry in entries if not entry["request_id"] and _moment(entry["start_time"]) >= _moment(unknown.began)]
         assert len(found["names"]) >= len(ids), f"{len(found['names'])} of {len(ids)} calls by name are logged"
