@@ -57,6 +57,7 @@ def test_a_breaker_opens_and_closes_again(
 
     Over HTTP/1.1 the limits are connections and waiting calls, over HTTP/2 the calls under way (`http2MaxRequests`).
     """
+    manifests.apply("fresh_pool.yaml")
     manifests.apply("circuit_breaker.yaml")
 
     def load(host: str, *waves: int) -> object:

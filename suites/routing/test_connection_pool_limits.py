@@ -45,6 +45,7 @@ def test_connections_and_waiting_calls_are_bounded(
     The limits are the caller's proxy's for all its worker threads together. The check is exact because the calls are held at
     the function until the last wave was offered.
     """
+    manifests.apply("fresh_pool.yaml")
     manifests.apply("connection_pool_limits.yaml")
 
     def load(host: str) -> object:

@@ -113,25 +113,25 @@ def answered(draw: Evidence, record: Evidence) -> float:
 
 
 @requirement("routing.outlier-detection", level="MUST", judge=judge_ejection)
-def test_the_seventh_error_in_a_row_ejects(pair: dict[str, str], caller: Caller, istio: IstioClient, manifests: Manifests, decide: Decide) -> None:
+def test_the_seventh_error_in_a_row_ejects(pair: dict[str, str], errand: Caller, istio: IstioClient, manifests: Manifests, decide: Decide) -> None:
     """A pod that answers seven calls in a row with 5xx is ejected and gets no further call; six do nothing, and its healthy twin stays.
 
     The calls are made one after another, so that an error is counted before the next call is made.
     """
 
     def draw(calls: int, headers: tuple[tuple[str, str], ...] = FAIL) -> Draw:
-        return caller.draw(URL, count=calls, headers=headers, keep_headers=(), keep_seen=())
+        return errand.draw(URL, count=calls, headers=headers, keep_headers=(), keep_seen=())
 
     manifests.apply("outlier_detection.control.yaml")
     control = draw(AFTERWARDS)
     manifests.apply("outlier_detection.yaml")
-    counted = partial(istio.upstream, caller.namespace, caller.pod, HOST)
+    counted = partial(istio.upstream, errand.namespace, errand.pod, HOST)
     before = counted()
     errors = {"six": draw(2 * (ERRORS - 1)), "success": draw(2, ()), "six-more": draw(2 * (ERRORS - 1))}
     after_six = counted()
     seventh = draw(2)
     await_ejections(counted, EJECTIONS, least=before.get(EJECTIONS, 0) + 1)
-    after_seven, flags = counted(), istio.ejected(caller.namespace, caller.pod, HOST)
+    after_seven, flags = counted(), istio.ejected(errand.namespace, errand.pod, HOST)
 
     decide(
         pods=pair, control=control, before=before, **errors, seventh=seventh, afterwards=draw(AFTERWARDS),
@@ -141,18 +141,18 @@ def test_the_seventh_error_in_a_row_ejects(pair: dict[str, str], caller: Caller,
 
 @pytest.mark.slow  # the reference world's own thirty seconds, and up to thirty more until Envoy looks
 @requirement("routing.outlier-readmission", level="MUST", judge=judge_readmission)
-def test_an_ejected_pod_comes_back(pair: dict[str, str], caller: Caller, istio: IstioClient, manifests: Manifests, decide: Decide) -> None:
+def test_an_ejected_pod_comes_back(pair: dict[str, str], errand: Caller, istio: IstioClient, manifests: Manifests, decide: Decide) -> None:
     """An ejected pod gets no call for the ejection time of 30 s, and takes its share again within one interval of 30 s more."""
     manifests.apply("outlier_detection.control.yaml")
     manifests.apply("outlier_detection.yaml")
-    counted = partial(istio.upstream, caller.namespace, caller.pod, HOST)
+    counted = partial(istio.upstream, errand.namespace, errand.pod, HOST)
     before = counted()
-    errors = caller.draw(URL, count=2 * ERRORS, headers=FAIL, keep_headers=(), keep_seen=())
+    errors = errand.draw(URL, count=2 * ERRORS, headers=FAIL, keep_headers=(), keep_seen=())
     await_ejections(counted, EJECTIONS, least=before.get(EJECTIONS, 0) + 1)
     looks: list[Draw] = []
 
     def look() -> None:
-        looks.append(caller.draw(URL, count=2, keep_headers=(), keep_seen=()))
+        looks.append(errand.draw(URL, count=2, keep_headers=(), keep_seen=()))
         assert "failing" in looks[-1].versions(), "only the healthy pod answers"
 
     # Whether it came back, and when, is for the judge: a mutant's wait ends without it.
@@ -160,6 +160,6 @@ def test_an_ejected_pod_comes_back(pair: dict[str, str], caller: Caller, istio: 
         eventually(look, within=BACK_WITHIN_S, every=0.5)
 
     decide(
-        pods=pair, before=before, errors=errors, looks=looks, afterwards=caller.draw(URL, count=AFTERWARDS, keep_headers=(), keep_seen=()),
-        after=counted(), ejected=istio.ejected(caller.namespace, caller.pod, HOST),
+        pods=pair, before=before, errors=errors, looks=looks, afterwards=errand.draw(URL, count=AFTERWARDS, keep_headers=(), keep_seen=()),
+        after=counted(), ejected=istio.ejected(errand.namespace, errand.pod, HOST),
     )
