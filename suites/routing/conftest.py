@@ -96,6 +96,9 @@ def backup(world: World, functions: str) -> Greeter:
     """The backup function's own count of what reached it."""
     del functions  # deployed before it is asked
     return Greeter(world.kube, world.namespace, world.pod("backup-user-function"))
+
+
+@pytest.fixture(scope="module")
 def errand(world: World, caller: Caller) -> Caller:
     """The same caller, whose failed calls are not looked up in its proxy's log: errors that were ordered need no explanation.
 
