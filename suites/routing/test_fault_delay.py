@@ -15,9 +15,9 @@ DECLARED = {"delayed": 0.2, "prompt": 0.8}
 DELAY_MS = 400
 FALSE_ALARM = 1e-6
 SHIFT = 0.08
-# sampling.sample_size(0.2, 0.08, 1e-6) is 1 477. Forty at a time wait out three hundred delays in about three seconds.
+# sampling.sample_size(0.2, 0.08, 1e-6) is 1 477. A hundred at a time wait out three hundred delays in little more than one second.
 REQUESTS = 1_500
-CONCURRENCY = 40
+CONCURRENCY = 100
 # A fifth of these delayed instead of none shows with a probability of 1 - 0.8^80, all but 2e-8.
 CALLS = 80
 

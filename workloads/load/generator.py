@@ -33,6 +33,7 @@ class Load:
     """Load under way; times are milliseconds since it was started, by the clock of the host that records them."""
 
     profile: LoadProfile
+    personas: int
     url: str
     folder: Path
     process: subprocess.Popen[bytes]
@@ -126,7 +127,7 @@ def load(
     with (folder / "locust.log").open("wb") as log:
         began = time.time()
         process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "FAASMESH_LOAD": json.dumps(order)})
-    running = Load(profile, f"{url}{path}", folder, process, began)
+    running = Load(profile, len(personas), f"{url}{path}", folder, process, began)
     try:
         running.await_calls(profile.users)
         yield running
