@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from suites.support import judges, rollouts
 from suites.support.manifests import Manifests
 from suites.support.requirements import requirement
@@ -40,7 +38,6 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 @requirement("routing.canary", level="MUST", judge=judge, alpha=len(RAMP) * ALPHA, detects=SHIFT)
-@pytest.mark.slow  # four changes, each of them under load for a second or more
 def test_a_candidate_takes_over_in_steps(releases: str, caller: Caller, manifests: Manifests, steady_load: Steady, decide: Decide) -> None:
     """A candidate release takes 1, 10, 50 and 100 % of the requests in turn, exactly, and no request of steady load fails meanwhile."""
 

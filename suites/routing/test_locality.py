@@ -118,7 +118,6 @@ def judge_failover(evidence: Evidence) -> Verdict:
 
 
 # A pod has to end and another one to start while calls are made: 10 s of paced draws, and what the cluster needs.
-@pytest.mark.slow
 @requirement("routing.locality-failover", level="MUST", judge=judge_failover)
 def test_an_empty_zone_is_stood_in_for(
     zoned_function: str, near_caller: Caller, home: Callable[[int], None], zones: Zones, world: World, istio: IstioClient,

@@ -1,6 +1,7 @@
 """Self-tests of the register of requirements, its catalogue and its false-alarm budget."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,11 @@ def held(_evidence):
 
 def entry(requirement_id="routing.a", *, alpha=0.0, detects=None, judge=held, level="MUST", file="suites/routing/test_a.py"):
     return Requirement(requirement_id, level, "A fact.", judge, alpha, detects, Path(file), "test_a")
+
+
+def test_the_catalogue_lists_what_needs_the_cluster_for_itself():
+    assert "in a parallel run too: none." in requirements.render([entry()])
+    assert "in a parallel run too: `routing.b`." in requirements.render([entry(), replace(entry("routing.b"), alone=True)])
 
 
 @pytest.fixture(autouse=True)

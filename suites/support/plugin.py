@@ -90,7 +90,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "requirement(entry): the requirement that a check shows")
     config.addinivalue_line("markers", "slow: takes more than 20 s; left out by --profile=quick")
     config.addinivalue_line("markers", "nightly: takes minutes; run by --profile=nightly only")
-    config.addinivalue_line("markers", "serial: changes the whole cluster; never beside another check")
     if worker_of(config):
         return
     if not hermetic:
@@ -394,7 +393,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     folder = Path(item.config.workerinput["faasmesh"]["folder"])  # type: ignore[attr-defined]  # xdist's
     lock = ReadWriteLock(folder / "alone.db")
-    with lock.write_lock() if item.get_closest_marker("serial") else lock.read_lock():
+    entry = requirement_of(item)
+    with lock.write_lock() if entry is not None and entry.alone else lock.read_lock():
         return (yield)
 
 

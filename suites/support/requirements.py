@@ -48,6 +48,8 @@ class Requirement:
     detects: float | None
     file: Path
     function: str
+    # It changes what the whole cluster shares, so nothing may run beside it.
+    alone: bool = False
 
     @property
     def area(self) -> str:
@@ -64,9 +66,11 @@ _register: dict[str, Requirement] = {}
 
 
 def requirement(
-    requirement_id: str, *, level: str, judge: Judge, alpha: float = 0.0, detects: float | None = None,
+    requirement_id: str, *, level: str, judge: Judge, alpha: float = 0.0, detects: float | None = None, alone: bool = False,
 ) -> Callable[[Test], Test]:
     """Declare that a test function shows one requirement, and enter it in the register.
+
+    A test that changes what the whole cluster shares says `alone`: no other process of a parallel run checks anything meanwhile.
 
     Raises UserError for an id that is not `area.kebab-sentence` or is taken by another test, an unknown level, a test
     without a docstring, and an alpha outside 0..budget.
@@ -83,7 +87,7 @@ def requirement(
         file = Path(inspect.getsourcefile(test) or test.__code__.co_filename).resolve()
         entry = Requirement(
             id=requirement_id, level=level, sentence=_first_sentence(where, test.__doc__), judge=judge, alpha=alpha, detects=detects,
-            file=file.relative_to(CHECKOUT) if file.is_relative_to(CHECKOUT) else file, function=test.__name__,
+            file=file.relative_to(CHECKOUT) if file.is_relative_to(CHECKOUT) else file, function=test.__name__, alone=alone,
         )
         taken = _register.get(requirement_id)
         # The same test may be imported twice, by pytest and by a replay in one process.
@@ -173,7 +177,9 @@ def judge(entry: Requirement, evidence: Evidence) -> Verdict:
 
 
 def render(requirements: Iterable[Requirement]) -> str:
-    """Return the catalogue as Markdown, one row per requirement, ordered by id."""
+    """Return the catalogue as Markdown: which requirements need the cluster for themselves, then one row for each, ordered by id."""
+    requirements = list(requirements)
+    alone = ", ".join(f"`{entry.id}`" for entry in sorted(requirements, key=lambda each: each.id) if entry.alone)
     rows = ["| id | level | sentence | false alarm | notices | mutants | test |", "|---|---|---|---|---|---|---|"]
     for entry in sorted(requirements, key=lambda each: each.id):
         killed = ", ".join(f"`{mutant.name}`" for mutant in mutants.of(entry)) or "none"
@@ -181,7 +187,7 @@ def render(requirements: Iterable[Requirement]) -> str:
             f"| `{entry.id}`", entry.level, entry.sentence.replace("|", "\\|"), f"{entry.alpha:g}" if entry.alpha else "exact",
             f"{entry.detects * 100:g} points" if entry.detects else "any", killed, f"`{entry.file.as_posix()}::{entry.function}` |",
         )))
-    return HEAD + "\n".join(rows) + "\n"
+    return f"{HEAD}Checked with nothing beside them, in a parallel run too: {alone or 'none'}.\n\n" + "\n".join(rows) + "\n"
 
 
 HEAD = f"""# Requirements
