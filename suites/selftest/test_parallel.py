@@ -1,0 +1,73 @@
+"""Self-tests of runs in several processes: what they tell each other, and how they end before there is a cluster."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from clusters.bringup import Options, Testbed
+from clusters.paths import CHECKOUT
+from clusters.provider import Cluster
+from clusters.timeouts import Timeouts
+
+KUBECONFIG = {
+    "apiVersion": "v1", "kind": "Config", "current-context": "kind-a",
+    "clusters": [{"name": "kind-a", "cluster": {"server": "https://127.0.0.1:1"}}], "users": [{"name": "kind-a", "user": {"token": "t"}}],
+    "contexts": [{"name": "kind-a", "context": {"cluster": "kind-a", "user": "kind-a"}}],
+}
+
+
+@pytest.fixture
+def invited(tmp_path):
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(KUBECONFIG))
+    bed = Testbed(Options(), Timeouts())
+    bed.cluster = Cluster("a", "kind", kubeconfig, "kind-a", owned=True, gateway_url="http://127.0.0.1:30080", origin="source", nodes=("a-control-plane",))
+    bed.invite(tmp_path)
+    return bed
+
+
+def test_a_worker_finds_the_cluster_that_another_process_has_brought_up(invited, tmp_path):
+    bed = Testbed.attached(Options(images="auto"), Timeouts(), tmp_path)
+
+    assert bed.cluster == invited.cluster
+    assert bed.kube is not None
+    # Asking again whether a registry answers could end otherwise than it did for the first.
+    assert bed.options.images == "source"
+
+
+def test_a_worker_takes_nothing_down(invited, tmp_path):
+    bed = Testbed.attached(Options(), Timeouts(), tmp_path)
+
+    bed.close()
+
+    assert bed.memory == 0
+    assert (tmp_path / "kubeconfig").exists()
+
+
+def test_nobody_attaches_uninvited(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Testbed.attached(Options(), Timeouts(), tmp_path)
+
+
+def run(tmp_path, *arguments):
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, env={**os.environ, "FAASMESH_RUNS": str(tmp_path)}, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("processes", [[], ["-n", "2"]], ids=["one-process", "two-workers"])
+def test_what_is_missing_is_said_in_one_line_whoever_notices(tmp_path, processes):
+    done = run(tmp_path, "suites/routing/test_weighted_split.py", "--cluster=existing", *processes)
+
+    assert done.returncode == 2, done.stdout[-2_000:] + done.stderr[-2_000:]
+    assert "--cluster=existing: expected --kubeconfig=FILE, seen none" in done.stdout
+    assert "requirements: 0 held, 0 failed, 1 not run" in done.stdout
+
+
+def test_hermetic_tests_run_side_by_side_without_a_cluster(tmp_path):
+    done = run(tmp_path, "suites/selftest/test_timeouts.py", "-n", "2")
+
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
+    assert list(tmp_path.iterdir()) == []
