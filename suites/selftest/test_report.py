@@ -359,6 +359,19 @@ def test_the_parts_of_a_parallel_run_are_joined_and_then_gone(run):
     assert read(run)["summary"]["held"] == 1
 
 
+def test_why_a_process_left_a_check_out_is_not_lost(run):
+    parts(run, gw0=("routing.a", HELD), gw1=("routing.b", HELD))
+    part = RunReport.load(run.folder / "report.part-gw0.json")
+    part.part = "gw0"
+    part.not_run("routing.c", "the host has no way in")
+
+    run.gather()
+    run.gather()
+
+    assert run.results["routing.c"].reason == "the host has no way in"
+    assert run.results["routing.b"].outcome == "held"
+
+
 def test_a_run_in_one_process_has_no_parts_to_join(run):
     filled(run)
     before = read(run)["requirements"]

@@ -240,7 +240,8 @@ class RunReport:
             return
         for part in parts:
             for each in part.results.values():
-                if self.results.get(each.id, UNREACHED).outcome == NOT_RUN:
+                # Every process has collected every check; the one that got to it knows more than that.
+                if each.id not in self.results or each.reason != UNREACHED.reason:
                     self.results[each.id] = each
         self.mutation = [kill for part in parts for kill in part.mutation]
         self.skips = list(dict.fromkeys(skip for part in parts for skip in part.skips))
