@@ -55,15 +55,13 @@ def no_failures(name: str, draw: Draw, *, excused: frozenset[str] = frozenset())
 
 def every_status(name: str, draw: Draw, status: int, *, least: int = 1) -> Claim:
     """Claim that every call got `status`, in a draw of at least `least` calls; one without any answer leaves it inconclusive."""
-    records, incomplete = records_of(name, draw)
+    records, incomplete = records_of(name, draw, least=least)
     unanswered = [record for record in records if record["status"] == 0]
     other = [record for record in records if record["status"] not in (0, status)]
     if other:
         return _refuted(name, f"{len(other)} of {len(records)} calls got another status than {status}: {shapes(other)}", f"status {status}", shapes(other))
     if unanswered:
         return _open(name, f"{len(unanswered)} of {len(records)} calls got no answer: {shapes(unanswered)}")
-    if not incomplete and len(records) < least:
-        return _open(name, f"{len(records)} calls are too few, {least} are wanted")
     return incomplete or _held(name, f"all {len(records)} calls got status {status}")
 
 
@@ -94,7 +92,7 @@ def counter_rise(name: str, before: Mapping[str, Any], after: Mapping[str, Any],
     try:
         seen = int(after[counter]) - int(before.get(counter, 0))
     except (TypeError, ValueError) as error:
-        raise UserError(f"evidence of claim {name}", expected=f"whole numbers as {counter}", seen=repr(error), hint="the evidence file is damaged or was saved by another version") from error
+        raise damaged(name, f"whole numbers as {counter}", repr(error)) from error
     if seen < 0:
         return _open(name, f"{counter} went back by {-seen}: the proxy started anew in between")
     if seen != rise:
@@ -110,7 +108,7 @@ def most_in_hand(name: str, load: Mapping[str, Any], most: int) -> Claim:
     try:
         seen = int(load["function"]["most_in_hand"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"evidence of claim {name}", expected="a held load with the function's counts", seen=repr(error), hint="the evidence file is damaged or was saved by another version") from error
+        raise damaged(name, "a held load with the function's counts", repr(error)) from error
     read = [records_of(name, wave) for wave in load.get("waves", [])]
     lost = sum(incomplete is not None or any(record["status"] == 0 for record in records) for records, incomplete in read)
     said = f"the function had at most {seen} calls under way at one time"
@@ -316,7 +314,7 @@ def flagged(name: str, draw: Draw, status: int, flag: str, *, least: int = 1, by
     With `by_proxy` the answer must be the proxy's own, not a function's. A call without an answer, or without an entry in the
     proxy's log, leaves it inconclusive.
     """
-    records, incomplete = records_of(name, draw)
+    records, incomplete = records_of(name, draw, least=least)
     expected = f"status {status}, flag {flag}{' from the proxy itself' if by_proxy else ''}"
     other = [
         record for record in records
@@ -327,8 +325,6 @@ def flagged(name: str, draw: Draw, status: int, flag: str, *, least: int = 1, by
         return _refuted(name, f"{len(other)} of {len(records)} calls ended otherwise: {shapes(other)}", expected, shapes(other))
     if unclear:
         return _open(name, f"{len(unclear)} of {len(records)} calls have no answer or no entry in the proxy's log: {shapes(unclear)}")
-    if not incomplete and len(records) < least:
-        return _open(name, f"{len(records)} calls are too few, {least} are wanted")
     return incomplete or _held(name, f"all {len(records)} calls got {expected}")
 
 
@@ -356,7 +352,7 @@ def reached(name: str, draw: Draw, counts: Mapping[str, Any], times: int | Calla
     records, incomplete = records_of(name, draw)
     known = counts.get("by_request_id") if isinstance(counts, Mapping) else None
     if not isinstance(known, Mapping):
-        raise UserError(f"evidence of claim {name}", expected="a function's counts by request id", seen=repr(counts)[:80], hint="the evidence file is damaged or was saved by another version")
+        raise damaged(name, "a function's counts by request id", repr(counts)[:80])
     if not all(record["request_id"] for record in records):
         return _open(name, "some calls carry no request id to count them by")
     arrived = {join_key(str(request_id)): int(count) for request_id, count in known.items()}
@@ -444,7 +440,7 @@ def _each(
     reached: Callable[[Record], bool] = lambda record: bool(record["version"]),
 ) -> Claim:
     """Claim a fact of every call that a function answered; a lost call leaves it inconclusive, one the proxy answered refutes it."""
-    records, incomplete = records_of(name, draw)
+    records, incomplete = records_of(name, draw, least=least)
     wrong = [record for record in records if reached(record) and not right(record)]
     if wrong:
         got = _counts(Counter(shown(record) for record in wrong))
@@ -455,23 +451,28 @@ def _each(
         return _refuted(name, f"{len(by_mesh)} of {len(records)} calls reached no function: {shapes(by_mesh)}", f"every call {fact}", shapes(by_mesh))
     if unreached:
         return _open(name, f"{len(unreached)} of {len(records)} calls were lost on the way: {shapes(unreached)}")
-    if not incomplete and len(records) < least:
-        return _open(name, f"{len(records)} calls are too few, {least} are wanted")
     return incomplete or _held(name, f"all {len(records)} calls were {fact}")
 
 
-def records_of(name: str, draw: Draw) -> tuple[list[Record], Claim | None]:
-    """Return the records of a draw, and the inconclusive claim to fall back on when some or all of them are missing."""
+def damaged(name: str, expected: str, seen: str) -> UserError:
+    """Return the error of evidence that a claim cannot read: somebody's broken file, never a verdict."""
+    return UserError(f"evidence of claim {name}", expected=expected, seen=seen, hint="the evidence file is damaged or was saved by another version")
+
+
+def records_of(name: str, draw: Draw, *, least: int = 1) -> tuple[list[Record], Claim | None]:
+    """Return the records of a draw, and the inconclusive claim to fall back on when some or all of them are missing, or fewer than `least`."""
     records = draw.get("records", []) if isinstance(draw, Mapping) else None
     if not isinstance(records, Sequence) or isinstance(records, str) or not all(isinstance(record, Mapping) for record in records):
-        raise UserError(f"evidence of claim {name}", expected="a draw with a list of records", seen=type(records if records is not None else draw).__name__, hint="the evidence file is damaged or was saved by another version")
+        raise damaged(name, "a draw with a list of records", type(records if records is not None else draw).__name__)
     complete: list[Record] = [{**_BLANK, **record} for record in records]
     if not all(isinstance(record["status"], int) and isinstance(record["seen"], Mapping) for record in complete):
-        raise UserError(f"evidence of claim {name}", expected="whole numbers as status and a mapping as seen headers", seen="something else", hint="the evidence file is damaged or was saved by another version")
+        raise damaged(name, "whole numbers as status and a mapping as seen headers", "something else")
     if not complete:
         return [], _open(name, "the draw is empty")
     if len(complete) < _announced(draw):
         return complete, _open(name, f"the draw is incomplete: {len(complete)} of {_announced(draw)} calls were recorded")
+    if len(complete) < least:
+        return complete, _open(name, f"{len(complete)} calls are too few, {least} are wanted")
     return complete, None
 
 
@@ -505,7 +506,7 @@ class _Wire:
                 streams=int(wire["streams"]), tls_streams=int(wire["tls_streams"]), missing=int(wire["missing_bytes"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"evidence of claim {name}", expected="what a wiretap saves", seen=repr(error), hint="the evidence file is damaged or was saved by another version") from error
+            raise damaged(name, "what a wiretap saves", repr(error)) from error
 
     @property
     def empty(self) -> bool:

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clusters.errors import UserError
-from suites.support.judges import Record, records_of, shapes
+from suites.support.judges import Record, damaged, records_of, shapes
 from suites.support.manifests import Manifests
 from suites.support.verdicts import Claim
 from workloads.load import PERSONA_HEADER
@@ -20,6 +19,7 @@ LEAST_CALLS = 30
 # What begins while a change is on its way is what the change could break.
 LEAST_DURING_CHANGE = 10
 ANSWERED = 200
+STAGES = "stages with their names and times"
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _bounds(name: str, stages: Sequence[Mapping[str, Any]], during: str) -> tupl
     """Return when a stage was in full effect, and when the next one was applied."""
     times = {str(one.get("name")): _times(name, one) for one in stages}
     if during not in times:
-        raise _damaged(name, f"no stage {during!r} among {', '.join(times) or 'none'}")
+        raise damaged(name, STAGES, f"no stage {during!r} among {', '.join(times) or 'none'}")
     applied, effective = times[during]
     return effective, min((other for other, _ in times.values() if other > applied), default=float("inf"))
 
@@ -125,8 +125,4 @@ def _times(name: str, one: Mapping[str, Any]) -> tuple[float, float]:
     try:
         return float(one["applied_ms"]), float(one["effective_ms"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(name, repr(error)) from error
-
-
-def _damaged(name: str, seen: str) -> UserError:
-    return UserError(f"evidence of claim {name}", expected="stages with their names and times", seen=seen, hint="the evidence file is damaged or was saved by another version")
+        raise damaged(name, STAGES, repr(error)) from error
