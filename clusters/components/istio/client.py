@@ -214,10 +214,7 @@ class IstioClient:
             AssertionError: the proxy's admin port did not answer.
 
         """
-        told = json.loads(self.proxy_admin(namespace, pod, "clusters?format=json"))
-        wanted = f"outbound|{port}|{subset}|{service}.{namespace}.svc."
-        hosts = [host for cluster in told.get("cluster_statuses", []) if cluster["name"].startswith(wanted) for host in cluster.get("host_statuses", [])]
-        return sorted(map(_endpoint, hosts), key=lambda each: (each.zone, each.address))
+        return sorted(map(_endpoint, self._hosts(namespace, pod, service, subset, port)), key=lambda each: (each.zone, each.address))
 
     def ejected(self, namespace: str, pod: str, host: str, port: int = 80) -> dict[str, bool]:
         """Return, for each address of the Service `host` of the same namespace, whether a proxy's outlier detection has ejected it.
@@ -226,12 +223,16 @@ class IstioClient:
             AssertionError: the proxy's admin port did not answer.
 
         """
-        told = json.loads(self.proxy_admin(namespace, pod, "clusters?format=json"))
         return {
             one["address"]["socket_address"]["address"]: bool(one["health_status"].get("failed_outlier_check"))
-            for cluster in told["cluster_statuses"] if cluster["name"].startswith(f"outbound|{port}||{host}.{namespace}.svc.")
-            for one in cluster.get("host_statuses", ())
+            for one in self._hosts(namespace, pod, host, "", port)
         }
+
+    def _hosts(self, namespace: str, pod: str, service: str, subset: str, port: int) -> list[Mapping[str, Any]]:
+        """Return what a proxy says of each endpoint of one of its clusters."""
+        told = json.loads(self.proxy_admin(namespace, pod, "clusters?format=json"))
+        wanted = f"outbound|{port}|{subset}|{service}.{namespace}.svc."
+        return [one for cluster in told.get("cluster_statuses", []) if cluster["name"].startswith(wanted) for one in cluster.get("host_statuses", [])]
 
     def access_log(self, namespace: str, pod: str, since: float | str) -> list[Mapping[str, Any]]:
         """Return the JSON access log entries of one proxy over the last `since` seconds, or since that time (RFC 3339)."""
