@@ -119,6 +119,10 @@ class Loopback:
         answer = requests.request(method, f"http://127.0.0.1:{self.ports[port]}{path}", data=body, headers=headers, timeout=timeout)
         return Answer(answer.status_code, answer.content)
 
+    def logs(self, pod: str, namespace: str, container: str | None = None, *, since: float | str | None = None) -> str:
+        """Return nothing: what runs here writes to the terminal."""
+        raise NotImplementedError(pod, namespace, container, since)
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -209,6 +213,53 @@ def test_the_function_sees_the_headers_that_were_ordered(pair: Pair) -> None:
     assert record.seen["host"] == ["user-service.serverless.example.com"]
     assert record.request_id == "mine"
     assert record.headers["x-request-id"] == ["mine"]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_calls_over_http_2_arrive_as_they_were_ordered(pair: Pair, *, fresh: bool) -> None:
+    pair.greeter.reset_counts()
+
+    draw = pair.caller.draw(f"{pair.url}/api/..%2fadmin?q=1", count=6, concurrency=2, protocol="h2", fresh_connections=fresh, headers=[("Host", "other"), ("user-type", "premium")])
+
+    assert (draw.statuses(), draw.versions()) == ({200: 6}, {"v1": 6})
+    assert pair.greeter.counts().by_path == {"/api/..%2fadmin": 6}
+    assert pair.greeter.counts().by_request_id == dict.fromkeys((record.request_id for record in draw.records), 1)
+    assert all((record.seen["host"], record.seen["user-type"]) == (["other"], ["premium"]) for record in draw.records)
+    assert len({record.connection for record in draw.records}) == (6 if fresh else 2)
+
+
+def test_a_grpc_call_says_what_any_other_says(pair: Pair) -> None:
+    pair.greeter.reset_counts()
+
+    (record,) = pair.caller.draw(f"{pair.url}/grpc.health.v1.Health/Check", protocol="grpc", headers=[("user-type", "premium")]).records
+
+    assert (record.status, record.version, record.pod, record.error, record.headers["grpc-status"]) == (200, "v1", "greeter-0", "", ["0"])
+    assert record.seen["user-type"] == ["premium"]
+    assert pair.greeter.counts().by_request_id == {record.request_id: 1}
+
+
+def test_a_grpc_method_that_the_function_has_not_is_counted_and_not_found(pair: Pair) -> None:
+    pair.greeter.reset_counts()
+
+    (record,) = pair.caller.draw(f"{pair.url}/admin.Users/Delete", protocol="grpc").records
+
+    assert (record.status, record.headers["grpc-status"], record.version) == (404, ["12"], "v1")
+    assert pair.greeter.counts().by_path == {"/admin.Users/Delete": 1}
+
+
+@pytest.mark.parametrize("protocol", ["h2", "grpc"])
+def test_without_anybody_there_a_call_is_not_answered(pair: Pair, protocol: str) -> None:
+    (nobody,) = free_ports(1)
+
+    (record,) = pair.caller.draw(f"http://127.0.0.1:{nobody}/a.B/C", protocol=protocol).records
+
+    assert record.status == 0
+    assert "connection refused" in record.error
+
+
+def test_an_unknown_protocol_is_refused(pair: Pair) -> None:
+    with pytest.raises(DrawIncomplete, match='protocol is "spdy", expected http/1.1, h2 or grpc'):
+        pair.caller.draw(pair.url, protocol="spdy")
 
 
 def test_records_keep_the_headers_that_were_named(pair: Pair) -> None:

@@ -67,6 +67,7 @@ class Caller:
         keep_headers: Sequence[str] | None = None,
         keep_seen: Sequence[str] | None = None,
         flags: bool = False,
+        protocol: str = "http/1.1",
     ) -> Draw:
         """Make exactly `count` calls, at most `concurrency` at a time, and return their records in order of index.
 
@@ -76,6 +77,8 @@ class Caller:
         the concurrent callers keeps one connection unless `fresh_connections`; `rate_per_s` paces the calls evenly.
         `keep_headers` and `keep_seen` name the response and request headers that records keep, by default all. Failed calls
         carry the flags of the pod's own proxy; with `flags` all do (what a proxy delayed, say, did not fail).
+        `protocol` is "http/1.1", "h2" (prior knowledge) or "grpc"; the latter calls the method that the target names with the
+        messages of the standard health service, and its status is said as the HTTP status that Envoy turns into it.
 
         Raises DrawIncomplete when the draw was not made as ordered, and what `Kube.request` raises when the pod is out of
         reach; then it is unknown how many calls were made.
@@ -86,7 +89,7 @@ class Caller:
             "url": url, "method": method, "path": path or "", "headers": [list(header) for header in headers],
             "body_base64": base64.b64encode(body).decode("ascii"), "count": count, "concurrency": concurrency,
             "timeout_ms": round(timeout_s * 1000), "fresh_connections": fresh_connections, "rate_per_s": rate_per_s or 0,
-            "keep_headers": _listed(keep_headers), "keep_seen": _listed(keep_seen),
+            "keep_headers": _listed(keep_headers), "keep_seen": _listed(keep_seen), "protocol": protocol,
         }
         # What the draw takes when every call times out; each call is bounded, so the draw is.
         longest = math.ceil(count / max(concurrency, 1)) * timeout_s + (count / rate_per_s if rate_per_s else 0) + SLACK_SECONDS

@@ -62,14 +62,17 @@ def greeter(
     return [account, front, deployment]
 
 
-def another_front(name: str, *, app: str, port: int | str = "http", annotations: Mapping[str, str] | None = None) -> dict[str, Any]:
+def another_front(
+    name: str, *, app: str, port: int | str = "http", protocol: str = "http", annotations: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Return a further Service for the pods whose label `app` is `app`: another host of the mesh, with policies of its own.
 
-    It takes requests on port 80 and sends them to `port` of the pods, by default the one on which they answer.
+    It takes requests on port 80 and sends them to `port` of the pods, by default the one on which they answer; `protocol` is
+    what its port's name tells the mesh to speak with them ("http" is HTTP/1.1, "http2" and "grpc" are HTTP/2).
     """
     front = load_manifest(_MANIFESTS)[1].body
     front["metadata"] = {"name": name, "annotations": dict(annotations or {})}
-    front["spec"] = {"selector": {"app": app}, "ports": [{**front["spec"]["ports"][0], "targetPort": port}]}
+    front["spec"] = {"selector": {"app": app}, "ports": [{**front["spec"]["ports"][0], "name": protocol, "targetPort": port}]}
     return front
 
 

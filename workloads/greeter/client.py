@@ -8,6 +8,7 @@ from clusters.kube import ProxyResponse
 from workloads.greeter import ADMIN_PORT
 
 HTTP_OK = 200
+CONTAINER = "greeter"
 
 
 class Cluster(Protocol):
@@ -15,6 +16,9 @@ class Cluster(Protocol):
 
     def request(self, pod: str, namespace: str, port: int, method: str, path: str) -> ProxyResponse:
         """Return the pod's answer, whatever its status."""
+
+    def logs(self, pod: str, namespace: str, container: str | None = None, *, since: float | str | None = None) -> str:
+        """Return a container's log."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,10 @@ class Greeter:
     def release(self, name: str) -> Counts:
         """Let go every request that `x-greeter-hold: name` holds, now and later; return the counts of that moment."""
         return self._ask("POST", f"/_release/{name}")
+
+    def logged(self, since: str) -> list[dict[str, str]]:
+        """Return what the function itself wrote down of each request since a time (RFC 3339): its id, method, path and version."""
+        return [json.loads(line) for line in self._kube.logs(self.pod, self.namespace, CONTAINER, since=since).splitlines() if line.startswith('{"request_id"')]
 
     def _ask(self, method: str, path: str) -> Counts:
         answer = self._kube.request(self.pod, self.namespace, ADMIN_PORT, method, path)

@@ -121,6 +121,8 @@ type worker struct {
 	line       *line
 	release    func() bool
 	buffer     bytes.Buffer
+
+	multiplexed *multiplexed
 }
 
 // waitFor holds until a call of a paced draw is due; it says false when the draw was given up.
@@ -172,6 +174,12 @@ func (w *worker) attempt(into *record) (answer, error) {
 	if w.unresolved != nil {
 		return answer{}, w.unresolved
 	}
+	if w.order.Protocol != http1 {
+		if w.multiplexed == nil {
+			w.multiplexed = &multiplexed{order: w.order}
+		}
+		return w.multiplexed.call(w.ctx, w.address, into)
+	}
 	if w.line != nil && !w.line.usable() {
 		w.hangUp()
 	}
@@ -195,6 +203,9 @@ func (w *worker) attempt(into *record) (answer, error) {
 }
 
 func (w *worker) hangUp() {
+	if w.multiplexed != nil {
+		w.multiplexed.close()
+	}
 	if w.line != nil {
 		w.release()
 		w.line.conn.Close()

@@ -37,10 +37,12 @@ type order struct {
 	RatePerS         float64     `json:"rate_per_s"`        // 0: as fast as the answers come
 	KeepHeaders      *[]string   `json:"keep_headers"`      // null: every response header
 	KeepSeen         *[]string   `json:"keep_seen"`         // null: every request header as the function saw it
+	Protocol         string      `json:"protocol"`          // http/1.1; or h2 (prior knowledge) or grpc (the target is the method)
 
-	address string // host:port to connect to
-	body    []byte
-	sent    preparedRequest
+	address           string // host:port to connect to
+	authority, target string
+	body              []byte
+	sent              preparedRequest
 }
 
 func readOrder(from io.Reader) (*order, error) {
@@ -71,6 +73,9 @@ func (o *order) fill() {
 	if o.TimeoutMS == 0 {
 		o.TimeoutMS = 10_000
 	}
+	if o.Protocol == "" {
+		o.Protocol = http1
+	}
 }
 
 func (o *order) prepare() error {
@@ -88,20 +93,23 @@ func (o *order) prepare() error {
 	if o.Count > maxCountWithAllHeaders && (o.KeepHeaders == nil || o.KeepSeen == nil) {
 		return fmt.Errorf("count is %d: above %d name the headers to keep in keep_headers and keep_seen", o.Count, maxCountWithAllHeaders)
 	}
-	authority, target, err := splitURL(o.URL)
+	err := o.checkProtocol()
 	if err != nil {
 		return err
 	}
-	if o.Path != "" {
-		target = o.Path
+	if o.authority, o.target, err = splitURL(o.URL); err != nil {
+		return err
 	}
-	if o.address, err = dialAddress(authority); err != nil {
+	if o.Path != "" {
+		o.target = o.Path
+	}
+	if o.address, err = dialAddress(o.authority); err != nil {
 		return err
 	}
 	if o.body, err = base64.StdEncoding.DecodeString(o.BodyBase64); err != nil {
 		return fmt.Errorf("body_base64 is not base64: %w", err)
 	}
-	o.sent, err = prepareRequest(o, authority, target)
+	o.sent, err = prepareRequest(o, o.authority, o.target)
 	return err
 }
 

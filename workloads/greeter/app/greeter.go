@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 )
@@ -39,10 +41,16 @@ type greeter struct {
 	counts               *counts
 	gates                *gates
 	draining             chan struct{} // closed once no more work is wanted
+	grpc                 http.Handler
+	out                  *log.Logger
 }
 
 func newGreeter(version, pod, target string) *greeter {
-	return &greeter{version: version, pod: pod, target: target, counts: newCounts(), gates: newGates(), draining: make(chan struct{})}
+	g := &greeter{
+		version: version, pod: pod, target: target, counts: newCounts(), gates: newGates(), draining: make(chan struct{}), out: log.New(os.Stdout, "", 0),
+	}
+	g.grpc = g.newGRPC()
+	return g
 }
 
 func (g *greeter) server(handler http.Handler) *http.Server {
@@ -65,6 +73,8 @@ func (g *greeter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch path := r.URL.Path; {
 	case path == "/healthz", path == "/metrics", path == "/_counts", path == "/_counts/reset", strings.HasPrefix(path, releases):
 		g.administer(w, r)
+	case isGRPC(r):
+		g.grpc.ServeHTTP(w, r)
 	default:
 		g.greet(w, r)
 	}
@@ -119,6 +129,7 @@ func (g *greeter) greet(w http.ResponseWriter, r *http.Request) {
 	id := r.Header.Get("x-request-id")
 	path, query, _ := strings.Cut(r.RequestURI, "?")
 	count, attempt := g.counts.request(path, id, connectionOf(r.Context()))
+	g.log(id, r.Method, path)
 	defer g.counts.ended()
 	w.Header().Set("x-version", g.version)
 	w.Header().Set("x-pod", g.pod)
@@ -158,6 +169,19 @@ func (g *greeter) greet(w http.ResponseWriter, r *http.Request) {
 		said.Greeting = "Hello " + g.target + "!"
 	}
 	answer(w, status, said)
+}
+
+// logged is the line that the function writes for every request that reaches it, before anything else is done with it.
+type logged struct {
+	RequestID string `json:"request_id"`
+	Method    string `json:"method"`
+	Path      string `json:"path"`
+	Version   string `json:"version"`
+}
+
+func (g *greeter) log(id, method, path string) {
+	line, _ := json.Marshal(logged{id, method, path, g.version})
+	g.out.Print(string(line))
 }
 
 func lowerCased(r *http.Request) map[string][]string {
