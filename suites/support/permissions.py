@@ -226,7 +226,8 @@ def _problem(case: Case, entry: Mapping[str, Any], principals: Sequence[str]) ->
     looked_at = (
         ("method", said["method"], "POST" if grpc else case.method),
         ("source", said["downstream_peer_principal"], source),
-        *([("destination", said["downstream_local_principal"], destination)] if destination else []),
+        # Without a certificate of the caller's there was no handshake in which the function could have shown its own.
+        *([("destination", said["downstream_local_principal"], destination if source else "")] if destination else []),
         # What Envoy refuses over gRPC it says in a trailer, and logs as HTTP's 200.
         *([("status", said["response_code"], str(case.expected.status))] if not grpc else []),
         *([("decision", said["rbac_decision"], case.expected.decision)] if case.expected.decision else []),

@@ -26,6 +26,9 @@ CONTROL_PLANE = "istio-system"
 # Each question is a program that starts in the pod; more of them at once are not answered sooner on two cores.
 PROXIES_AT_ONCE = 4
 NO_CONTENT = 204
+# What is written into a proxy's listeners: the connections that a listener has keep its old configuration until they are drained.
+OF_LISTENERS = frozenset({"AuthorizationPolicy", "EnvoyFilter", "PeerAuthentication", "RequestAuthentication", "Telemetry"})
+DRAINING = "^listener_manager\\.(total_filter_chains_draining|total_listeners_draining)$"
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,16 @@ class IstioClient:
         when it built that snapshot. Another kind travels through another watch and may be a moment behind the first
         barrier; a second one, sent after the first was seen, is at least one debounce window later and closes the gap.
 
+        Finding: a policy binds connections that are made after it arrived. One that is open serves its next request by the old policy,
+        and an idle one is cut off only after the proxy's drain duration (45 s unless the pod says otherwise; ours say 1 s). So where
+        listeners were changed, the proxies are also asked until none of their old ones is left.
+
         The barrier confirms that the configuration is *there*, whatever it says. Whether it says the right thing is for
         the traffic to show; that is why a mutated manifest passes here and fails there.
 
         Raises:
-            TimedOut: a proxy did not get the barrier; the message names the proxy, what it holds, and what istiod knows of it.
+            TimedOut: a proxy did not get the barrier, or keeps connections of earlier listeners; the message names the proxy, what it
+                holds, and what istiod knows of it.
 
         """
         kinds = tuple(dict.fromkeys(kinds))
@@ -92,6 +100,8 @@ class IstioClient:
                 self.kube.apply(load_manifest(BARRIER, marker=marker), namespace)
                 held_at = list(pool.map(partial(self._await_barrier, namespace, marker=marker, kinds=kinds), pods))
                 by_proxy = {pod: at - applied_at for pod, at in zip(pods, held_at, strict=True)}
+            if not OF_LISTENERS.isdisjoint(kinds):
+                list(pool.map(partial(self._await_drained, namespace), pods))
         return Propagation(kinds, by_proxy)
 
     def await_gateway(self, namespace: str, kinds: Iterable[str], applied_at: float, status_of: Callable[[str], int]) -> Propagation:
@@ -145,6 +155,15 @@ class IstioClient:
             said = f"istiod says: {self.sync_state(namespace, pod)}"
             raise TimedOut(f"{late}; {said}", seconds=late.seconds, attempts=late.attempts, last=f"{late.last}; {said}") from late
         return time.monotonic()
+
+    def _await_drained(self, namespace: str, pod: str) -> None:
+        """Return once no connection is served by a listener's earlier configuration."""
+
+        def drained() -> None:
+            left = {name.removeprefix("listener_manager."): value for name, value in self.stats(namespace, pod, DRAINING).items() if value}
+            assert not left, f"expected none, seen {left}"
+
+        eventually(drained, within=self.timeouts.propagation, every=0.2, subject=f"earlier listeners of proxy {namespace}/{pod} not gone")
 
     def _assert_holds(self, namespace: str, pod: str, marker: str) -> None:
         held = self.routes_dump(namespace, pod)

@@ -1,0 +1,74 @@
+"""Who calls and who is called in the checks of authorization."""
+
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from clusters.bringup import Testbed
+from suites.support.permissions import Client, Target
+from workloads.caller import caller as caller_objects
+from workloads.caller.client import Caller
+from workloads.fixtures import World
+from workloads.greeter import another_front, greeter
+from workloads.greeter.client import Greeter
+from workloads.intruder import intruder as intruder_objects
+
+
+@pytest.fixture(scope="module")
+def audited(testbed: Testbed) -> bool:
+    """Whether the proxies log what this project's mesh configuration asks them to; somebody's cluster logs as its owner likes."""
+    return testbed.cluster is not None and testbed.cluster.owned
+
+
+@pytest.fixture(scope="module")
+def elsewhere(worlds: Callable[[str], World]) -> World:
+    """Another namespace of the same mesh."""
+    return worlds("security-elsewhere").view()
+
+
+@pytest.fixture(scope="module")
+def clients(world: World, elsewhere: World) -> Mapping[str, Client]:
+    """Callers by role: the one that may, one with another ServiceAccount, one of the same name elsewhere, and one beside the mesh.
+
+    None of them looks into its proxy's log after a refusal: refusals are what is asked for here.
+    """
+    world.deploy({
+        "function-caller": caller_objects("function-caller", service_account="function-sa"),
+        "caller": caller_objects(),
+        "intruder": intruder_objects(),
+    })
+    elsewhere.deploy({"function-caller": caller_objects("function-caller", service_account="function-sa")})
+
+    def client(home: World, name: str, account: str = "") -> Client:
+        return Client(Caller(home.kube, home.namespace, home.pod(name)), f"spiffe://cluster.local/ns/{home.namespace}/sa/{account}" if account else "")
+
+    return {
+        "function-sa": client(world, "function-caller", "function-sa"),
+        "another-sa": client(world, "caller", "caller"),
+        "function-sa-elsewhere": client(elsewhere, "function-caller", "function-sa"),
+        "intruder": client(world, "intruder"),
+    }
+
+
+@pytest.fixture(scope="module")
+def targets(world: World) -> Mapping[str, Target]:
+    """The function under policies, by three protocols, and a twin that no policy selects."""
+    world.deploy({
+        "user-function": [
+            *greeter("user-function", "v1"),
+            another_front("user-function-http2", app="user-function", protocol="http2"),
+            another_front("user-function-grpc", app="user-function", protocol="grpc"),
+        ],
+        "open-function": greeter("open-function", "v1"),
+    })
+    principal = f"spiffe://cluster.local/ns/{world.namespace}/sa/function-sa"
+
+    def target(host: str, function: str) -> Target:
+        return Target(f"http://{host}.{world.namespace}/api/users", Greeter(world.kube, world.namespace, world.pod(function)), principal)
+
+    return {
+        "function": target("user-function", "user-function"),
+        "over-http2": target("user-function-http2", "user-function"),
+        "over-grpc": target("user-function-grpc", "user-function"),
+        "open": target("open-function", "open-function"),
+    }
