@@ -42,22 +42,20 @@ CASES = (
     Case("empty-policy-allows-nothing", DENIED, target="closed", path="/allowed"),
     Case("empty-policy-allows-not-even-the-root", DENIED, target="closed", path="/"),
 )
-CONTROLS = tuple(replace(case, expected=ALLOWED, target="open", policy="") for case in CASES)
+CONTROLS = (
+    *(replace(case, expected=ALLOWED, target="open", policy="") for case in CASES),
+    # A function behind a policy without a rule answers nobody; that it is alive is seen while its policy has one, an empty one.
+    Case("empty-rule-allows", ALLOWED_BY_POLICY, target="closed"),
+)
 
 
 def judge(evidence: Evidence) -> Verdict:
     """Each path ends as the first policy that speaks of it says, and the authorizer is asked of its paths alone, once each."""
     policies, authorizer = evidence["policies"], evidence["authorizer"]
-    # A function behind an empty policy answers nobody; that it is alive is seen before the policy is there.
-    alive = {"draws": {**policies["draws"], "closed-before": evidence["closed_before"]}}
-    cases = [*CASES, Case("closed-before", ALLOWED, target="closed")]
-    before = {**policies, **alive, "at": {**policies["at"], "closed-before": policies["at"]["empty-policy-allows-nothing"]}}
-    made = [claim for claim in permissions.claims(cases, before) if claim.name not in (permissions.ARRIVALS, permissions.AUDIT)]
-    whole = [claim for claim in permissions.claims(CASES, policies) if claim.name in (permissions.ARRIVALS, permissions.AUDIT)]
     asked = {name: draw for name, draw in policies["draws"].items() if name.startswith("custom-") and name != "custom-not-asked"}
     unasked = {name: draw for name, draw in policies["draws"].items() if name not in asked}
     return Verdict.of(
-        *made, *whole,
+        *permissions.claims(CASES, policies, alive={"closed": evidence["control"]["draws"]["empty-rule-allows"]}),
         judges.reached("authorizer-asked-first", judges.joined(asked), authorizer, 1),
         never("authorizer-not-asked-of-other-paths", unasked, authorizer),
         *permissions.claims(CONTROLS, evidence["control"], prefix="control-"),
@@ -92,13 +90,9 @@ def test_custom_goes_before_deny_and_deny_before_allow(
 ) -> None:
     """CUSTOM policies are asked first, then DENY, then ALLOW; what none allows is refused, and an empty policy refuses everything."""
     member = {"caller": clients["another-sa"]}
-    closed_before = member["caller"].caller.draw(ordered["closed"].url, count=permissions.CALLS)
+    manifests.apply("authz_order.control.yaml")
+    control = permissions.try_all(CONTROLS, member, ordered, istio, audited=audited)
     manifests.apply("authz_order.yaml")
     authorizer.reset_counts()
 
-    decide(
-        closed_before=closed_before,
-        policies=permissions.try_all(CASES, member, ordered, istio, audited=audited),
-        authorizer=authorizer.counts(),
-        control=permissions.try_all(CONTROLS, member, ordered, istio, audited=audited),
-    )
+    decide(control=control, policies=permissions.try_all(CASES, member, ordered, istio, audited=audited), authorizer=authorizer.counts())

@@ -6,7 +6,7 @@ own log, and the callee's proxy must have written down each request once, with i
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,10 +43,12 @@ class Expectation:
 
     `status` 0 is a connection closed on purpose. `details` is how the log's response code details begin (Envoy documentation,
     response code details), and `decision` what the role-based access control filter noted; empty where neither is asked for.
+    What was never a request to the proxy (no connection, no valid HTTP) is not `logged`: it has no id to be found by.
     """
 
     status: int
     reaches: bool = False
+    logged: bool = True
     details: str = ""
     decision: str = ""
 
@@ -56,7 +58,8 @@ ALLOWED = Expectation(200, reaches=True, details="via_upstream")
 ALLOWED_BY_POLICY = Expectation(200, reaches=True, details="via_upstream", decision="allowed")
 DENIED = Expectation(403, details="rbac_access_denied", decision="denied")
 UNAUTHENTICATED = Expectation(401, details="jwt_authn_access_denied")
-CLOSED = Expectation(0)
+MALFORMED = Expectation(400, logged=False)
+CLOSED = Expectation(0, logged=False)
 
 
 @dataclass(frozen=True)
@@ -113,13 +116,21 @@ def try_all(
     draws = {case.name: draw for case, draw in zip(cases, drawn, strict=True)}
     began = min((draw["began"] for draw in draws.values()), default="")
     at = {case.name: targets[case.target].function.pod for case in cases}
-    wanted = {pod: {key for case in cases if at[case.name] == pod and case.expected.status for key in _keys(draws[case.name])} for pod in functions}
+
+    def keys(pod: str, chosen: Iterable[Case]) -> set[str]:
+        return {join_key(record["request_id"]) for case in chosen if at[case.name] == pod for record in draws[case.name]["records"]}
+
+    arrived = {pod: keys(pod, (case for case in cases if case.expected.reaches)) for pod in functions}
+    logged = {pod: keys(pod, (case for case in cases if case.expected.logged)) for pod in functions}
     return {
         "draws": draws,
         "at": at,
         "counts": {pod: function.counts().to_json() for pod, function in functions.items()},
-        "said": {pod: [line["request_id"] for line in function.logged(began)] for pod, function in functions.items()},
-        "logged": {pod: _entries(istio, function, began, wanted[pod]) for pod, function in functions.items()} if audited else None,
+        "said": {pod: _written(partial(function.logged, began), arrived[pod]) for pod, function in functions.items()},
+        "logged": {
+            pod: [{field: entry.get(field) for field in KEPT_OF_ENTRY} for entry in _written(partial(istio.access_log, function.namespace, pod, began), logged[pod])]
+            for pod, function in functions.items()
+        } if audited else None,
         "principals": {case.name: [clients[case.caller].principal, targets[case.target].principal] for case in cases},
     }
 
@@ -133,13 +144,15 @@ def tried(evidence: object) -> int:
     return sum(map(tried, evidence.values()))
 
 
-def claims(cases: Sequence[Case], trial: Mapping[str, Any], *, prefix: str = "") -> Iterator[Claim]:
+def claims(cases: Sequence[Case], trial: Mapping[str, Any], *, prefix: str = "", alive: Mapping[str, judges.Draw] | None = None) -> Iterator[Claim]:
     """Claim of each case that it became what it must, and of all together that refusals never arrive and every decision is logged.
 
-    Names are those of the cases behind `prefix`. The last claim is made only of a trial that asked the proxies for their logs.
+    Names are those of the cases behind `prefix`. `alive` has draws that a target answered, for one that must refuse all of its cases;
+    the others are known to be alive from those that they allow. The last claim is made only of a trial that asked the proxies for their logs.
     """
     draws = trial["draws"]
     answered = {case.target: judges.joined({one.name: draws.get(one.name, {}) for one in cases if one.target == case.target and one.expected.reaches}) for case in cases}
+    answered |= alive or {}
     for case in cases:
         name, draw = f"{prefix}{case.name}", draws.get(case.name, {})
         if case.expected.reaches:
@@ -163,7 +176,7 @@ def _answered(name: str, draw: judges.Draw, status: int) -> Claim:
 def _arrivals(name: str, cases: Sequence[Case], trial: Mapping[str, Any]) -> Claim:
     """Claim that what was allowed is in the function's count and in its own log once, and what was refused in neither."""
     wrong, lost, seen = Counter[str](), 0, Counter[bool]()
-    said = {pod: Counter(map(join_key, ids)) for pod, ids in trial["said"].items()}
+    said = {pod: Counter(join_key(str(line["request_id"])) for line in lines) for pod, lines in trial["said"].items()}
     counted = {pod: Counter({join_key(key): count for key, count in counts["by_request_id"].items()}) for pod, counts in trial["counts"].items()}
     for case in cases:
         records, incomplete = judges.records_of(name, trial["draws"].get(case.name, {}))
@@ -200,8 +213,7 @@ def _audit(name: str, cases: Sequence[Case], trial: Mapping[str, Any]) -> Claim:
     for case in cases:
         records, incomplete = judges.records_of(name, trial["draws"].get(case.name, {}))
         lost += incomplete is not None
-        # A connection that was never made has no request to log.
-        for record in records if case.expected.status else ():
+        for record in records if case.expected.logged else ():
             found = logged[trial["at"][case.name]].get(join_key(str(record["request_id"])), [])
             if not record["status"] and not found:
                 lost += 1
@@ -250,23 +262,22 @@ def _draw(clients: Mapping[str, Client], targets: Mapping[str, Target], values: 
     return draw.to_json()
 
 
-def _keys(draw: Mapping[str, Any]) -> Iterator[str]:
-    return (join_key(record["request_id"]) for record in draw["records"])
+def _written(log: Callable[[], Sequence[Mapping[str, Any]]], wanted: set[str]) -> list[Mapping[str, Any]]:
+    """Return the entries of a log once those of all wanted requests are there; what never comes is missing from them.
 
-
-def _entries(istio: IstioClient, function: Greeter, began: str, wanted: set[str]) -> list[dict[str, Any]]:
-    """Return what a function's proxy logged of the wanted requests, once all are there; what never comes is missing from it."""
+    Entries of nobody's request are left out: health checks, and what another check asked for a moment ago.
+    """
     found: list[Mapping[str, Any]] = []
 
-    def written() -> None:
+    def complete() -> None:
         nonlocal found
-        found = [entry for entry in istio.access_log(function.namespace, function.pod, began) if join_key(str(entry["request_id"] or "")) in wanted]
+        found = [entry for entry in log() if entry["request_id"]]
         missing = wanted - {join_key(str(entry["request_id"])) for entry in found}
-        assert not missing, f"{len(missing)} of {len(wanted)} requests are not in the log of {function.namespace}/{function.pod}"
+        assert not missing, f"{len(missing)} of {len(wanted)} requests are not in the log"
 
     with suppress(TimedOut):
-        eventually(written, within=LOGGED_WITHIN_S, every=0.2)
-    return [{field: entry.get(field) for field in KEPT_OF_ENTRY} for entry in found]
+        eventually(complete, within=LOGGED_WITHIN_S, every=0.2)
+    return found
 
 
 def _most(kinds: Mapping[str, int], most: int = 4) -> str:
