@@ -192,9 +192,12 @@ class RecordingCaller(Caller):
 
 
 class RecordedGreeter:
-    """A function that nothing reached."""
+    """A function that counted nothing and wrote down what a caller was ordered."""
 
     namespace, pod = "n", "function-0"
+
+    def __init__(self, caller: RecordingCaller) -> None:
+        self.caller = caller
 
     def reset_counts(self) -> Counts:
         """Return nothing."""
@@ -205,20 +208,20 @@ class RecordedGreeter:
         return Counts(0, {}, {}, 0, 0)
 
     def logged(self, since: str) -> list[dict[str, str]]:
-        """Return nothing."""
+        """Return a line for each order."""
         del since
-        return []
+        return [{"request_id": f"00000000-0000-4000-8000-{number + 1:012}"} for number in range(len(self.caller.ordered))]
 
 
 def test_what_a_case_names_is_filled_in_and_evidence_keeps_no_token() -> None:
     caller = RecordingCaller()
     cases = [Case("one", ALLOWED, headers=(("authorization", "Bearer $token"),), path="/x", protocol="h2")]
 
-    made = permissions.try_all(cases, {"caller": Client(caller)}, {"function": Target("http://f/", RecordedGreeter())}, istio=None, values={"token": "secret"}, audited=False)  # type: ignore[arg-type]
+    made = permissions.try_all(cases, {"caller": Client(caller)}, {"function": Target("http://f/", RecordedGreeter(caller))}, istio=None, values={"token": "secret"}, audited=False)  # type: ignore[arg-type]
 
     (ordered,) = caller.ordered
     assert (ordered["headers"], ordered["path"], ordered["protocol"]) == ([("authorization", "Bearer secret")], "/x", "h2")
     assert "authorization" not in ordered["keep_seen"]
     assert "secret" not in str(copy.deepcopy(made))
     with pytest.raises(KeyError, match="token"):
-        permissions.try_all(cases, {"caller": Client(caller)}, {"function": Target("http://f/", RecordedGreeter())}, istio=None, audited=False)  # type: ignore[arg-type]
+        permissions.try_all(cases, {"caller": Client(caller)}, {"function": Target("http://f/", RecordedGreeter(caller))}, istio=None, audited=False)  # type: ignore[arg-type]
