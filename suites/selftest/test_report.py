@@ -49,7 +49,7 @@ def filled(run):
         pass
     run.record(
         "routing.a", Verdict.of(*HELD.claims, split_claim(200)), timings={"setup": 1.5, "draw": 2.25}, propagation=[Propagation("VirtualService", "a", 1.2, 4)],
-        evidence="evidence/routing.a.json",
+        evidence="evidence/routing.a.json", combinations=31,
     )
     run.record("routing.b", FAILED, artefacts=["failures/b/events.txt"])
     run.record("routing.c", OPEN)
@@ -333,6 +333,16 @@ def test_propagation_is_summed_up_by_the_kinds_that_were_applied_together(run):
     ]
     assert RunReport.load(run.folder).results["routing.a"].propagation[0].by_proxy == {"x": 0.4, "y": 0.5}
     assert "VirtualService 0.7 s (3 times, longest 1.5 s)" in reports.figures(run)[1]
+
+
+def test_combinations_are_summed_up_by_area_and_come_back(run):
+    run.expect(entry(), entry("routing.b"), entry("security.d"))
+    run.record("routing.b", HELD)
+    run.record("security.d", HELD, combinations=40)
+    run.write()
+
+    assert reports.figures(run)[0] == "combinations of caller, target and request tried: security 40"
+    assert RunReport.load(run.folder).results["security.d"].combinations == 40
 
 
 def parts(run, **recorded):

@@ -294,6 +294,7 @@ def _record(item: pytest.Item, run: Run, entry: Requirement, call: pytest.CallIn
     else:
         run.report.record(
             entry.id, verdict, timings=told, propagation=spread, evidence=str(decided.file.relative_to(run.report.folder)), artefacts=artefacts,
+            combinations=decided.combinations,
         )
 
 

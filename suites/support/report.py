@@ -92,6 +92,8 @@ class Result:
     propagation: tuple[Propagation, ...] = ()
     evidence: str | None = None
     artefacts: tuple[str, ...] = ()
+    # Combinations of caller, target and request that its evidence holds, where it is a table of them.
+    combinations: int = 0
     holm: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -116,7 +118,7 @@ class Result:
             ],
             "alpha": self.alpha, "p_value": self.p_value, "holm_adjusted_p": self.holm_adjusted_p,
             "timings": dict(self.timings), "propagation": [asdict(each) for each in self.propagation],
-            "evidence": self.evidence, "artefacts": list(self.artefacts),
+            "evidence": self.evidence, "artefacts": list(self.artefacts), "combinations": self.combinations,
         }
 
     @classmethod
@@ -128,7 +130,7 @@ class Result:
             outcome=plain["outcome"], reason=plain["reason"],
             claims=tuple(Claim.from_json({**claim, "statistic": statistics.get(claim["name"])}) for claim in plain["claims"]),
             timings=plain["timings"], propagation=tuple(Propagation(**each) for each in plain["propagation"]),
-            evidence=plain["evidence"], artefacts=tuple(plain["artefacts"]),
+            evidence=plain["evidence"], artefacts=tuple(plain["artefacts"]), combinations=plain.get("combinations", 0),
             holm={each["claim"]: each["holm_adjusted_p"] for each in plain["statistics"] if each["holm_adjusted_p"] is not None},
         )
 
@@ -184,12 +186,12 @@ class RunReport:
 
     def record(
         self, requirement_id: str, verdict: Verdict, *, timings: Mapping[str, float] | None = None, propagation: Sequence[Propagation] = (),
-        evidence: str | None = None, artefacts: Sequence[str] = (),
+        evidence: str | None = None, artefacts: Sequence[str] = (), combinations: int = 0,
     ) -> None:
         """Enter a verdict: `timings` in seconds by "setup", "settle", "draw", "judge"; paths relative to the run's folder."""
         self._change(
             requirement_id, outcome=verdict.outcome, reason=verdict.reason, claims=verdict.claims, timings=dict(timings or {}),
-            propagation=tuple(propagation), evidence=evidence, artefacts=tuple(artefacts),
+            propagation=tuple(propagation), evidence=evidence, artefacts=tuple(artefacts), combinations=combinations,
         )
 
     def broken(self, requirement_id: str, reason: str, *, timings: Mapping[str, float] | None = None, artefacts: Sequence[str] = ()) -> None:
@@ -349,6 +351,14 @@ def alpha_by_area(results: Sequence[Result]) -> dict[str, float]:
     return {area: math.fsum(alphas) for area, alphas in sorted(areas.items())}
 
 
+def combinations_by_area(results: Sequence[Result]) -> dict[str, int]:
+    """Return the combinations of caller, target and request that were tried, summed per area that has any."""
+    areas = Counter[str]()
+    for result in results:
+        areas[result.id.partition(".")[0]] += result.combinations
+    return {area: count for area, count in sorted(areas.items()) if count}
+
+
 def propagation_by_kind(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Return, per combination of kinds that was applied together, how often, and the median and longest seconds to the last proxy."""
     seconds: dict[str, list[float]] = {}
@@ -385,11 +395,13 @@ def last_line(report: RunReport) -> str:
 
 
 def figures(report: RunReport) -> list[str]:
-    """Return what the run cost in false alarm and in waiting for proxies, one line each."""
+    """Return how many combinations the run tried, and what it cost in false alarm and in waiting for proxies, one line each."""
     results = report.settled()
+    tried = ", ".join(f"{area} {count}" for area, count in combinations_by_area(results).items())
     areas = ", ".join(f"{area} {alpha:.2g}" for area, alpha in alpha_by_area(results).items())
     waits = "; ".join(f"{each['kind']} {each['median']:.1f} s ({each['applied']} times, longest {each['longest']:.1f} s)" for each in propagation_by_kind(results))
     return [
+        *([f"combinations of caller, target and request tried: {tried}"] if tried else []),
         f"false alarm: {math.fsum(result.alpha for result in results):.2g} declared of {FALSE_ALARM_BUDGET:g} ({areas})",
         *([f"propagation to the last proxy, median: {waits}"] if waits else []),
     ]

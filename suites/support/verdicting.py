@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from suites.support import report, requirements
+from suites.support import permissions, report, requirements
 from suites.support.disturbance import WORLD
 from suites.support.requirements import Requirement
 from suites.support.verdicts import FAILED, HELD, Evidence, Verdict
@@ -42,6 +42,7 @@ class Decide:
     before: Mapping[str, Any] = field(init=False)
     began: float = field(default_factory=time.monotonic)
     judge_seconds: float = 0.0
+    combinations: int = 0
     verdict: Verdict | None = None
 
     def __post_init__(self) -> None:
@@ -72,6 +73,7 @@ class Decide:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         saved = {"schema": EVIDENCE_SCHEMA, "requirement": self.requirement.id, "mutant": self.mutant, "evidence": plain}
         report.replace_file(self.file, json.dumps(saved))
+        self.combinations = permissions.tried(plain)
         began = time.monotonic()
         verdict = requirements.judge(self.requirement, plain)
         self.judge_seconds = time.monotonic() - began
