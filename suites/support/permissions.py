@@ -159,7 +159,7 @@ def claims(cases: Sequence[Case], trial: Mapping[str, Any], *, prefix: str = "",
             yield _answered(name, draw, case.expected.status)
         else:
             yield judges.refused(name, draw, control=answered[case.target], status=case.expected.status)
-    yield _arrivals(f"{prefix}{ARRIVALS}", cases, trial)
+    yield _arrivals(f"{prefix}{ARRIVALS}", cases, trial, alive=bool(alive) and all(answered.values()))
     if trial.get("logged") is not None:
         yield _audit(f"{prefix}{AUDIT}", cases, trial)
 
@@ -173,8 +173,12 @@ def _answered(name: str, draw: judges.Draw, status: int) -> Claim:
     return judges.every_status(name, draw, status)
 
 
-def _arrivals(name: str, cases: Sequence[Case], trial: Mapping[str, Any]) -> Claim:
-    """Claim that what was allowed is in the function's count and in its own log once, and what was refused in neither."""
+def _arrivals(name: str, cases: Sequence[Case], trial: Mapping[str, Any], *, alive: bool) -> Claim:
+    """Claim that what was allowed is in the function's count and in its own log once, and what was refused in neither.
+
+    A table that allows nothing shows by itself that nothing arrived, but not that an arrival would have been counted: that has
+    to be known from elsewhere (`alive`).
+    """
     wrong, lost, seen = Counter[str](), 0, Counter[bool]()
     said = {pod: Counter(join_key(str(line["request_id"])) for line in lines) for pod, lines in trial["said"].items()}
     counted = {pod: Counter({join_key(key): count for key, count in counts["by_request_id"].items()}) for pod, counts in trial["counts"].items()}
@@ -195,8 +199,7 @@ def _arrivals(name: str, cases: Sequence[Case], trial: Mapping[str, Any]) -> Cla
                 seen[case.expected.reaches] += 1
     if wrong:
         return Claim(name, held=False, said=_most(wrong), expected="allowed once in both, refused in neither", got=_most(wrong))
-    # Without an arrival nothing shows that the function counts and writes at all.
-    if lost or not seen[True]:
+    if lost or not (seen[True] or alive):
         return Claim(name, held=None, said=f"{lost} cases or calls were lost, {seen[True]} arrived")
     return Claim(name, held=True, said=f"{seen[True]} allowed requests are in the function's count and log once, {seen[False]} refused ones in neither")
 
