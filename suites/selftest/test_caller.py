@@ -19,6 +19,7 @@ import requests
 from clusters.paths import cache_root
 from clusters.waiting import eventually
 from workloads.caller.client import Caller, DrawIncomplete
+from workloads.caller.tls import ClientTls
 from workloads.greeter.client import Greeter
 
 WORKLOADS = Path(__file__).parents[2] / "workloads"
@@ -66,6 +67,19 @@ def test_an_order_says_what_was_asked_in_the_order_it_was_asked() -> None:
     assert order["headers"] == [["B", "1"], ["a", ""], ["B", "2"]]
     assert base64.b64decode(order["body_base64"]) == b"\0x"
     assert (order["timeout_ms"], order["count"], order["rate_per_s"]) == (500, 2, 4)
+
+
+def test_an_order_says_how_to_speak_tls_and_a_key_is_never_shown() -> None:
+    kube = RecordedKube(answered(0, count=1))
+    tls = ClientTls("CERT", "SECRET", ca_pem="ROOT", server_name="a.example")
+
+    Caller(kube, "ns", "pod").draw("https://f/", tls=tls)
+    Caller(kube, "ns", "pod").draw("http://f/")
+
+    with_tls, without = (json.loads(asked["body"])["tls"] for asked in kube.asked)
+    assert with_tls == {"certificate_pem": "CERT", "key_pem": "SECRET", "ca_pem": "ROOT", "server_name": "a.example", "alpn": ["istio"]}
+    assert without is None
+    assert "SECRET" not in repr(tls)
 
 
 def test_no_two_orders_have_one_id() -> None:
@@ -177,7 +191,7 @@ def healthy(port: int) -> None:
     assert requests.get(f"http://127.0.0.1:{port}/healthz", timeout=1).status_code == 200
 
 
-@pytest.mark.parametrize("name", ["greeter", "caller"])
+@pytest.mark.parametrize("name", ["greeter", "caller", "issuer", "provider"])
 def test_the_program_s_own_tests_hold(name: str) -> None:
     go("vet", ".", folder=WORKLOADS / name / "app")
     go("test", "-timeout", "60s", ".", folder=WORKLOADS / name / "app")
@@ -282,6 +296,13 @@ def test_the_function_misbehaves_as_asked(pair: Pair, asked: str, status: int, e
     (record,) = pair.caller.draw(f"{pair.url}/?{asked}", timeout_s=0.2).records
 
     assert (record.status, record.error) == (status, error)
+
+
+def test_tls_to_a_function_that_does_not_speak_it_is_a_failed_handshake(pair: Pair) -> None:
+    (record,) = pair.caller.draw(pair.url.replace("http:", "https:"), tls=ClientTls()).records
+
+    assert record.status == 0
+    assert record.error.startswith("tls: ")
 
 
 def test_a_delay_is_part_of_the_latency(pair: Pair) -> None:

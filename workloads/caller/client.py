@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from clusters.kube import ProxyResponse
 from clusters.waiting import CLOCK, Clock, TimedOut, eventually
 from workloads.caller import CONTROL_PORT
+from workloads.caller.tls import ClientTls
 from workloads.records import Draw, RecordError, with_flags
 
 HTTP_OK = 200
@@ -68,6 +69,7 @@ class Caller:
         keep_seen: Sequence[str] | None = None,
         flags: bool = False,
         protocol: str = "http/1.1",
+        tls: ClientTls | None = None,
     ) -> Draw:
         """Make exactly `count` calls, at most `concurrency` at a time, and return their records in order of index.
 
@@ -79,6 +81,7 @@ class Caller:
         carry the flags of the pod's own proxy; with `flags` all do (what a proxy delayed, say, did not fail).
         `protocol` is "http/1.1", "h2" (prior knowledge) or "grpc"; the latter calls the method that the target names with the
         messages of the standard health service, and its status is said as the HTTP status that Envoy turns into it.
+        An `https://` url is called by TLS from the caller itself, as `tls` says, over HTTP/1.1 only: no sidecar should be in its way.
 
         Raises DrawIncomplete when the draw was not made as ordered, and what `Kube.request` raises when the pod is out of
         reach; then it is unknown how many calls were made.
@@ -90,6 +93,7 @@ class Caller:
             "body_base64": base64.b64encode(body).decode("ascii"), "count": count, "concurrency": concurrency,
             "timeout_ms": round(timeout_s * 1000), "fresh_connections": fresh_connections, "rate_per_s": rate_per_s or 0,
             "keep_headers": _listed(keep_headers), "keep_seen": _listed(keep_seen), "protocol": protocol,
+            "tls": tls.order() if tls else None,
         }
         # What the draw takes when every call times out; each call is bounded, so the draw is.
         longest = math.ceil(count / max(concurrency, 1)) * timeout_s + (count / rate_per_s if rate_per_s else 0) + SLACK_SECONDS
@@ -101,6 +105,21 @@ class Caller:
         if answer.status != HTTP_OK:
             raise DrawIncomplete(f"{what}: the caller answered {answer.status}: {_reason(answer.body)}")
         return self._explained(_complete(_read(answer.body, what), count, what), every=flags)
+
+    def await_service(self, url: str, *, within: float) -> None:
+        """Return once a connection to a new Service is taken, whatever becomes of it; for a caller without a sidecar.
+
+        Finding: kube-proxy hears of a Service a moment after the mesh does, up to a second (its `minSyncPeriod`).
+
+        Raises:
+            TimedOut: nothing takes connections there.
+
+        """
+        def taken() -> None:
+            error = self.draw(url, timeout_s=1).records[0].error
+            assert not error.startswith(("connect:", "resolve:")), f"{url}: {error}"
+
+        eventually(taken, within=within, every=0.1, consecutive=2, subject=f"Service at {url} not reachable", clock=self._clock)
 
     def _explained(self, draw: Draw, *, every: bool) -> Draw:
         """Join the flags of failed calls, or of all, so that a judge can tell a function that died from a route that is wrong."""

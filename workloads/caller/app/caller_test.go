@@ -231,8 +231,8 @@ func TestAPacedDrawKeepsItsRate(t *testing.T) {
 func TestAnOrderIsUnderstoodOrRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"url":"http://a","coutn":5}`:                     "coutn",
-		`{"url":"https://a"}`:                              "http://host",
-		`{"url":"http://"}`:                                "http://host",
+		`{"url":"ftp://a"}`:                                "http[s]://host",
+		`{"url":"http://"}`:                                "http[s]://host",
 		`{"url":"http://a:x/"}`:                            "port",
 		`{"url":"http://a","count":200001}`:                "200000",
 		`{"url":"http://a","count":-1}`:                    "count",

@@ -194,6 +194,9 @@ func (w *worker) attempt(into *record) (answer, error) {
 			}
 			return answer{}, phase("connect", err)
 		}
+		if conn, err = w.order.secured(w.ctx, conn, deadline); err != nil {
+			return answer{}, err
+		}
 		w.line = newLine(conn)
 		w.release = context.AfterFunc(w.ctx, func() { conn.Close() })
 	}

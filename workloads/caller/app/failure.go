@@ -17,6 +17,9 @@ func (f *failure) Error() string { return f.phase + ": " + f.cause }
 func phase(name string, err error) error {
 	var errno syscall.Errno
 	var unresolved *net.DNSError
+	if said, ok := alerted(err); ok {
+		return &failure{"tls", said}
+	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return &failure{name, "timeout"}

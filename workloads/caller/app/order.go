@@ -25,7 +25,7 @@ const (
 // order is the body of POST /draw. Only url is needed; the zero value of the rest is what its comment says.
 type order struct {
 	ID               string      `json:"id"`                // an id seen before is refused; "" is not remembered
-	URL              string      `json:"url"`               // http://host[:port][/target]; the target is sent as written
+	URL              string      `json:"url"`               // http[s]://host[:port][/target]; the target is sent as written
 	Method           string      `json:"method"`            // GET
 	Path             string      `json:"path"`              // replaces the target of the url, sent as written
 	Headers          [][2]string `json:"headers"`           // sent in this order, repeats and empty values included
@@ -37,6 +37,7 @@ type order struct {
 	RatePerS         float64     `json:"rate_per_s"`        // 0: as fast as the answers come
 	KeepHeaders      *[]string   `json:"keep_headers"`      // null: every response header
 	KeepSeen         *[]string   `json:"keep_seen"`         // null: every request header as the function saw it
+	TLS              *clientTLS  `json:"tls"`               // of an https url; null: no certificate of its own, any server's taken
 	Protocol         string      `json:"protocol"`          // http/1.1; or h2 (prior knowledge) or grpc (the target is the method)
 
 	address           string // host:port to connect to
@@ -103,7 +104,10 @@ func (o *order) prepare() error {
 	if o.Path != "" {
 		o.target = o.Path
 	}
-	if o.address, err = dialAddress(o.authority); err != nil {
+	if o.address, err = dialAddress(o.authority, o.secure()); err != nil {
+		return err
+	}
+	if err = o.prepareTLS(); err != nil {
 		return err
 	}
 	if o.body, err = base64.StdEncoding.DecodeString(o.BodyBase64); err != nil {
@@ -117,9 +121,9 @@ func (o *order) timeout() time.Duration { return time.Duration(o.TimeoutMS) * ti
 
 // splitURL leaves the target alone: net/url would unescape and resolve what a check sends on purpose ("/api/..%2fadmin").
 func splitURL(raw string) (authority, target string, err error) {
-	rest, ok := strings.CutPrefix(raw, "http://")
-	if !ok {
-		return "", "", fmt.Errorf("url is %q, expected http://host[:port][/target]", raw)
+	scheme, rest, ok := strings.Cut(raw, "://")
+	if !ok || scheme != "http" && scheme != "https" {
+		return "", "", fmt.Errorf("url is %q, expected http[s]://host[:port][/target]", raw)
 	}
 	authority, target = rest, "/"
 	if at := strings.IndexAny(rest, "/?"); at >= 0 {
@@ -129,15 +133,16 @@ func splitURL(raw string) (authority, target string, err error) {
 		}
 	}
 	if authority == "" || strings.ContainsAny(authority, "@ ") {
-		return "", "", fmt.Errorf("url is %q, expected http://host[:port][/target]", raw)
+		return "", "", fmt.Errorf("url is %q, expected http[s]://host[:port][/target]", raw)
 	}
 	return authority, target, nil
 }
 
-func dialAddress(authority string) (string, error) {
+func dialAddress(authority string, secure bool) (string, error) {
 	host, port, err := net.SplitHostPort(authority)
 	if err != nil {
-		return net.JoinHostPort(strings.Trim(authority, "[]"), "80"), nil
+		usual := map[bool]string{false: "80", true: "443"}[secure]
+		return net.JoinHostPort(strings.Trim(authority, "[]"), usual), nil
 	}
 	if number, err := strconv.Atoi(port); err != nil || number < 1 || number > 65535 {
 		return "", fmt.Errorf("port %q of the url is not 1 to 65535", port)

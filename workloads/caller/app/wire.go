@@ -104,7 +104,7 @@ func (l *line) usable() bool {
 	if l.reader.Buffered() > 0 {
 		return false
 	}
-	holder, ok := l.conn.(syscall.Conn)
+	holder, ok := beneath(l.conn).(syscall.Conn)
 	if !ok {
 		return false
 	}
@@ -142,7 +142,8 @@ func (l *line) exchange(method string, request *preparedRequest, id string, buff
 	// A server may refuse and close before it has read a long body: its answer counts, the broken write does not.
 	response, err := l.read(method)
 	if err != nil {
-		if writeErr != nil {
+		// An alert says more than the write that it broke.
+		if _, refused := alerted(err); writeErr != nil && !refused {
 			return answer{}, phase("write", writeErr)
 		}
 		return answer{}, phase("read", err)
