@@ -14,11 +14,25 @@ CONTAINER = "greeter"
 class Cluster(Protocol):
     """What asking needs of `clusters.kube.Kube`."""
 
-    def request(self, pod: str, namespace: str, port: int, method: str, path: str) -> ProxyResponse:
+    def request(self, pod: str, namespace: str, port: int, method: str, path: str, body: bytes | None = None) -> ProxyResponse:
         """Return the pod's answer, whatever its status."""
 
     def logs(self, pod: str, namespace: str, container: str | None = None, *, since: float | str | None = None) -> str:
         """Return a container's log."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a container holds a text: names of variables and of files, and how many of each were looked into."""
+
+    environment: tuple[str, ...]
+    files: tuple[str, ...]
+    variables_searched: int
+    files_searched: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was found as JSON types, as evidence files keep it."""
+        return {**vars(self), "environment": list(self.environment), "files": list(self.files)}
 
 
 @dataclass(frozen=True)
@@ -68,9 +82,18 @@ class Greeter:
         """Return what the function itself wrote down of each request since a time (RFC 3339): its id, method, path and version."""
         return [json.loads(line) for line in self._kube.logs(self.pod, self.namespace, CONTAINER, since=since).splitlines() if line.startswith('{"request_id"')]
 
-    def _ask(self, method: str, path: str) -> Counts:
-        answer = self._kube.request(self.pod, self.namespace, ADMIN_PORT, method, path)
+    def search(self, text: str) -> Found:
+        """Return where the container's environment and files hold a text; only the names come back, neither the text nor what is around it."""
+        said = self._said("POST", "/_search", text.encode())
+        return Found(tuple(said["environment"]), tuple(said["files"]), said["variables_searched"], said["files_searched"])
+
+    def _said(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+        answer = self._kube.request(self.pod, self.namespace, ADMIN_PORT, method, path, *([] if body is None else [body]))
         if answer.status != HTTP_OK:
             raise ConnectionError(f"{method} {path} of pod {self.namespace}/{self.pod} answered {answer.status}: {answer.body[:300]!r}")
         said: dict[str, Any] = json.loads(answer.body)
+        return said
+
+    def _ask(self, method: str, path: str) -> Counts:
+        said = self._said(method, path)
         return Counts(said["total"], said["by_path"], said["by_request_id"], said["connections"], said["most_in_hand"])

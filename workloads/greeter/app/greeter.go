@@ -38,6 +38,8 @@ type greeting struct {
 
 type greeter struct {
 	version, pod, target string
+	secretFile           string
+	root                 string // below which a search looks
 	counts               *counts
 	gates                *gates
 	draining             chan struct{} // closed once no more work is wanted
@@ -48,6 +50,7 @@ type greeter struct {
 func newGreeter(version, pod, target string) *greeter {
 	g := &greeter{
 		version: version, pod: pod, target: target, counts: newCounts(), gates: newGates(), draining: make(chan struct{}), out: log.New(os.Stdout, "", 0),
+		root: "/",
 	}
 	g.grpc = g.newGRPC()
 	return g
@@ -101,6 +104,8 @@ func (g *greeter) administer(w http.ResponseWriter, r *http.Request) {
 		}
 		g.counts.reset()
 		answer(w, http.StatusOK, g.counts.snapshot())
+	case "/_search":
+		answerSearch(w, r, g.root)
 	default:
 		complain(w, http.StatusNotFound, errors.New("the function is served on another port"))
 	}
@@ -134,6 +139,9 @@ func (g *greeter) greet(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("x-version", g.version)
 	w.Header().Set("x-pod", g.pod)
 	w.Header().Set("x-request-id", id)
+	if sealed := seal(g.secretFile, r.Header.Get("x-nonce")); sealed != "" {
+		w.Header().Set("x-seal", sealed)
+	}
 
 	// Read to the end: net/http notices a client that goes away only then.
 	read, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBodyBytes))

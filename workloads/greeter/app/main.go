@@ -1,15 +1,17 @@
 // The greeter is the sample function: it says which version and pod answered and what it saw of the request.
 //
-// Environment: PORT (8080), VERSION ("unversioned"), POD_NAME (host name), TARGET (adds "greeting": "Hello <TARGET>!"),
-// DRAIN_DELAY (0s: how long to go on accepting after SIGTERM, for the mesh to hear that the pod leaves), ADMIN_PORT (none: a
-// second port that serves only the five below, for a testbed that the mesh would refuse), DEAF_PORT (none: a port that answers
-// nothing, not even a SYN: deaf.go).
+// Environment: PORT (8080; several, separated by commas, are served alike), VERSION ("unversioned"), POD_NAME (host name), TARGET
+// (adds "greeting": "Hello <TARGET>!"), DRAIN_DELAY (0s: how long to go on accepting after SIGTERM, for the mesh to hear that the
+// pod leaves), ADMIN_PORT (none: a second port that serves only those below, for a testbed that the mesh would refuse), DEAF_PORT
+// (none: a port that answers nothing, not even a SYN: deaf.go), SECRET_FILE (none: a request with the header x-nonce is answered
+// with x-seal, which shows that the function has the file: seal.go).
 //
 //	GET  /healthz        200 while it serves, 503 once it drains
 //	GET  /metrics        Prometheus text
 //	GET  /_counts        what was counted (counts.go)
 //	POST /_counts/reset  counts from zero again
 //	POST /_release/NAME  lets go what x-greeter-hold: NAME holds, and holds it no more
+//	POST /_search        where the container holds the text that is sent (search.go); on the second port only
 //
 // Every other path, with any method, is a request to the function (greeter.go); a request may also ask it to misbehave
 // (behaviour.go). HTTP/1.1 and HTTP/2 without TLS are served on one port.
@@ -23,6 +25,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -50,7 +53,11 @@ func serve() error {
 	defer stop()
 
 	function := newGreeter(environment("VERSION", "unversioned"), pod, os.Getenv("TARGET"))
-	servers := map[string]*http.Server{environment("PORT", "8080"): function.server(function)}
+	function.secretFile = os.Getenv("SECRET_FILE")
+	servers := map[string]*http.Server{}
+	for _, port := range strings.Split(environment("PORT", "8080"), ",") {
+		servers[port] = function.server(function)
+	}
 	if port := os.Getenv("ADMIN_PORT"); port != "" {
 		servers[port] = function.server(http.HandlerFunc(function.administer))
 	}
