@@ -34,6 +34,10 @@ DEFAULT_NAME = "faasmesh"
 # The ingress gateway's NodePort inside the cluster; the host's port in front of it is chosen per cluster.
 GATEWAY_NODE_PORT = 30080
 ZONES = ("zone-a", "zone-b", "zone-c")
+SERVICES = "10.96.0.0/16"
+# A Service's address that kube-proxy does not know, not yet or no longer, is any other address to the node: it would send the packet on to
+# the machine's own network. What is still for a Service when it is to be forwarded has no endpoint and is refused instead.
+FENCE = ("FORWARD", "--destination", SERVICES, "--jump", "REJECT")
 # What kind accepts, less what would name another folder than one of its own: the name is also that of the state's folder.
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
@@ -111,6 +115,7 @@ class KindProvider:
             with progress.step(f"kind create {self.settings.name} ({self.settings.nodes} node{'s' * (self.settings.nodes > 1)})"):
                 self._create(int(state["gateway_port"]))
                 self._await_nodes()
+                self._fence()
             # Written last: a cluster without state is an unfinished one.
             partial = self.folder / "state.json.partial"
             partial.write_text(json.dumps(state))
@@ -184,7 +189,7 @@ class KindProvider:
         return {
             "kind": "Cluster",
             "apiVersion": "kind.x-k8s.io/v1alpha4",
-            "networking": {"apiServerAddress": "127.0.0.1"},
+            "networking": {"apiServerAddress": "127.0.0.1", "serviceSubnet": SERVICES},
             "nodes": nodes,
             "kubeadmConfigPatches": [
                 yaml.safe_dump(patch) for patch in (*_KUBEADM_PATCHES, *((_UNTAINTED,) if self.settings.nodes > 1 else ()))
@@ -230,12 +235,23 @@ class KindProvider:
         eventually(api_answers, within=self.timeouts.api_server_answers, subject="the API server")
         eventually(nodes_ready, within=self.timeouts.node_ready, every=0.5, subject="nodes ready")
 
+    def _fence(self) -> None:
+        """Keep what is for a Service that is not there inside the cluster; a node that was started anew has forgotten it."""
+        for container in self._containers():
+            known = container.exec_run(["iptables", "--check", *FENCE]).exit_code == 0
+            if not known and (done := container.exec_run(["iptables", "--insert", *FENCE])).exit_code != 0:
+                raise UserError(
+                    f"iptables in node {container.name}", expected="exit code 0", seen=f"{done.exit_code}: {cast('bytes', done.output).decode(errors='replace').strip()[:200]}",
+                    hint="the node image must carry iptables, as kind's does",
+                )
+
     def _comes_back(self) -> bool:
         """Tell whether a kept cluster answers again; one that does not (a machine that lost power) is deleted."""
         try:
             with progress.step(f"kind reuse {self.settings.name}"):
                 self._start_stopped_nodes()
                 self._await_nodes()
+                self._fence()
         except (AssertionError, UserError) as error:
             progress.say(f"kind cluster {self.settings.name} does not come back ({error}); making it anew")
             self.tear_down()

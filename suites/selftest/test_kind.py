@@ -1,6 +1,7 @@
 """The kind provider: what it refuses before it touches anything."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -66,6 +67,7 @@ def test_a_kept_cluster_that_does_not_come_back_is_deleted(monkeypatch: pytest.M
         raise TimedOut("the API server after 60.0 s, 12 attempts; last: refused", seconds=60, attempts=12, last="refused")
 
     monkeypatch.setattr(kept, "_start_stopped_nodes", lambda: None)
+    monkeypatch.setattr(kept, "_fence", lambda: None)
     monkeypatch.setattr(kept, "tear_down", lambda: deleted.append(kept.settings.name))
     monkeypatch.setattr(kept, "_await_nodes", silent)
     assert not kept._comes_back()
@@ -74,3 +76,39 @@ def test_a_kept_cluster_that_does_not_come_back_is_deleted(monkeypatch: pytest.M
     monkeypatch.setattr(kept, "_await_nodes", lambda: None)
     assert kept._comes_back()
     assert deleted == ["one"]
+
+
+class Node:
+    """A node whose iptables knows what was inserted, and fails as often as it is told to."""
+
+    def __init__(self, name: str, *, broken: bool = False) -> None:
+        self.name, self.broken = name, broken
+        self.rules: list[list[str]] = []
+
+    def exec_run(self, argv: list[str]) -> SimpleNamespace:
+        """Answer as iptables does."""
+        _, what, *rule = argv
+        if what == "--check":
+            return SimpleNamespace(exit_code=0 if rule in self.rules else 1, output=b"Bad rule")
+        if self.broken:
+            return SimpleNamespace(exit_code=127, output=b"not found\n")
+        self.rules.append(rule)
+        return SimpleNamespace(exit_code=0, output=b"")
+
+
+def test_every_node_refuses_what_is_for_a_service_that_is_not_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, nodes = provider(), [Node("one-control-plane"), Node("one-worker")]
+    monkeypatch.setattr(kept, "_containers", lambda: nodes)
+
+    kept._fence()
+    kept._fence()
+
+    assert [node.rules for node in nodes] == [[["FORWARD", "--destination", "10.96.0.0/16", "--jump", "REJECT"]]] * 2
+
+
+def test_a_node_that_cannot_be_fenced_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = provider()
+    monkeypatch.setattr(kept, "_containers", lambda: [Node("one-control-plane", broken=True)])
+
+    with pytest.raises(UserError, match="iptables in node one-control-plane: expected exit code 0, seen 127: not found"):
+        kept._fence()
