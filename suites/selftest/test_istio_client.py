@@ -70,3 +70,55 @@ def test_a_proxy_that_gets_nothing_is_named_with_the_resource_and_its_sync_state
 @pytest.mark.parametrize(("sync", "said"), [([], "istiod knows no such proxy: it is not connected"), (None, "istiod's view of it cannot be had (")])
 def test_what_istiod_does_not_know_is_said_too(sync, said):
     assert said in IstioClient(Mesh(sync=sync), QUICK).sync_state("routing", "caller-1")
+
+
+class Istiods:
+    """Two istiods, of which each has a metric; a pod that is deleted comes back under another name once it has been asked for."""
+
+    def __init__(self, *failures):
+        self.failures, self.deleted, self.awaited = dict(enumerate(failures)), [], []
+
+    def pods(self, namespace, selector):
+        assert (namespace, selector) == ("istio-system", "app=istiod")
+        return [{"metadata": {"name": f"istiod-{number}"}, "status": {"podIP": f"10.0.0.{number}"}} for number in self.failures]
+
+    def exec(self, pod, _namespace, _container, argv):
+        assert argv[-1] == "/metrics"
+        count = self.failures[int(pod.removeprefix("istiod-"))]
+        said = f"pilot_jwks_resolver_network_fetch_fail_total {count}\n" if count is not None else ""
+        return f"# TYPE pilot_jwks_resolver_network_fetch_fail_total counter\n{said}pilot_jwks_resolver_network_fetch_success_total 7\n"
+
+    def delete_one(self, kind, name, namespace):
+        assert (kind, namespace) == ("Pod", "istio-system")
+        self.deleted.append(name)
+        self.failures[len(self.failures) + 10] = self.failures.pop(int(name.removeprefix("istiod-")))
+
+    def wait_deployment(self, namespace, name, _within):
+        self.awaited.append((namespace, name))
+
+    def apply(self, documents, namespace, *, dry_run):
+        assert dry_run
+        self.awaited += [(namespace, document.kind) for document in documents]
+
+
+@pytest.mark.parametrize(("failures", "sum_of_them"), [((3, 4), 7), ((None,), 0), ((None, 2), 2), (("1e+06",), 1_000_000)])
+def test_failures_to_fetch_keys_are_those_of_every_istiod(failures, sum_of_them):
+    assert IstioClient(Istiods(*failures), QUICK).jwks_failures() == sum_of_them
+
+
+def test_istiod_is_restarted_once_none_of_its_old_pods_is_left():
+    cluster = Istiods(1, 2)
+
+    IstioClient(cluster, QUICK).restart_istiod()
+
+    assert cluster.deleted == ["istiod-0", "istiod-1"]
+    assert cluster.awaited[0] == ("istio-system", "istiod")
+    assert cluster.awaited.count(("istio-system", "VirtualService")) == 3
+
+
+def test_an_istiod_that_stays_is_named():
+    cluster = Istiods(1)
+    cluster.delete_one = lambda *_: None
+
+    with pytest.raises(TimedOut, match=r"istiod's old pod not gone after .* istiod-0 is still there"):
+        IstioClient(cluster, replace(QUICK, istio_ready=0.1)).restart_istiod()

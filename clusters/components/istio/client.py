@@ -7,12 +7,13 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from clusters.apiserver import NoAnswer
+from clusters.apiserver import ApiRefused, NoAnswer
 from clusters.errors import UserError
 from clusters.kube import ExecFailed, Kube
 from clusters.manifests import load_manifest
@@ -28,7 +29,7 @@ PROXIES_AT_ONCE = 4
 NO_CONTENT = 204
 # What is written into a proxy's listeners: the connections that a listener has keep its old configuration until they are drained.
 OF_LISTENERS = frozenset({"AuthorizationPolicy", "EnvoyFilter", "PeerAuthentication", "RequestAuthentication", "Telemetry"})
-DRAINING = "^listener_manager\\.(total_filter_chains_draining|total_listeners_draining)$"
+UNSETTLED = "^listener_manager\\.total_(filter_chains_draining|listeners_draining|listeners_warming)$"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class IstioClient:
 
         Finding: a policy binds connections that are made after it arrived. One that is open serves its next request by the old policy,
         and an idle one is cut off only after the proxy's drain duration (45 s unless the pod says otherwise; ours say 1 s). So where
-        listeners were changed, the proxies are also asked until none of their old ones is left.
+        listeners were changed, the proxies are also asked until none of their old ones is left, and none of the new ones is warming.
 
         The barrier confirms that the configuration is *there*, whatever it says. Whether it says the right thing is for
         the traffic to show; that is why a mutated manifest passes here and fails there.
@@ -140,9 +141,43 @@ class IstioClient:
             return "istiod knows no such proxy: it is not connected"
         return "; ".join(_said_of(one) for one in known)
 
+    def jwks_failures(self) -> int:
+        """Return how many fetches of an issuer's keys have failed since istiod's pods started (their metric of that name).
+
+        Finding: istiod keeps the address of a `jwksUri` for a week after the last policy that named it is gone. One of them that no
+        longer answers makes it refresh everybody's keys after a minute instead of its interval, then two, up to an hour.
+        """
+        told = [self.kube.exec(name, CONTROL_PLANE, "discovery", ["pilot-discovery", "request", "GET", "/metrics"]) for name in self.istiod()]
+        return sum(int(float(count)) for text in told for count in re.findall(r"^pilot_jwks_resolver_network_fetch_fail_total (\S+)$", text, re.MULTILINE))
+
+    def istiod(self) -> dict[str, str]:
+        """Return the addresses of istiod's pods by name."""
+        return {str(pod["metadata"]["name"]): str(pod.get("status", {}).get("podIP", "")) for pod in self.kube.pods(CONTROL_PLANE, "app=istiod")}
+
+    def restart_istiod(self) -> None:
+        """Put another pod in istiod's place and return when it serves, so that it has forgotten what it kept of issuers.
+
+        Proxies go on by what they have and connect anew. Only for a cluster of our own. Raises TimedOut.
+        """
+        gone = self.istiod()
+        for name in gone:
+            self.kube.delete_one("Pod", name, CONTROL_PLANE)
+
+        def replaced() -> None:
+            left = gone.keys() & self.istiod().keys()
+            assert not left, f"{', '.join(left)} is still there"
+
+        eventually(replaced, within=self.timeouts.istio_ready, subject="istiod's old pod not gone")
+        self.kube.wait_deployment(CONTROL_PLANE, "istiod", self.timeouts.istio_ready)
+
+        def validating() -> None:
+            self.kube.apply(load_manifest(BARRIER, marker="restarted"), CONTROL_PLANE, dry_run=True)
+
+        # Its Service leads to the new pod a moment after that is ready, and nothing is applied without its webhook's word.
+        eventually(validating, within=self.timeouts.webhook_serving, consecutive=3, ignoring=(ApiRefused,), subject="istiod's webhook not serving")
+
     def _synchronized(self, proxy: str) -> Iterator[Mapping[str, Any]]:
-        for istiod in self.kube.pods(CONTROL_PLANE, "app=istiod"):
-            name = str(istiod["metadata"]["name"])
+        for name in self.istiod():
             told = json.loads(self.kube.exec(name, CONTROL_PLANE, "discovery", ["pilot-discovery", "request", "GET", "/debug/syncz"]))
             yield from (one for one in told or () if one["proxy"] == proxy)
 
@@ -160,7 +195,7 @@ class IstioClient:
         """Return once no connection is served by a listener's earlier configuration."""
 
         def drained() -> None:
-            left = {name.removeprefix("listener_manager."): value for name, value in self.stats(namespace, pod, DRAINING).items() if value}
+            left = {name.removeprefix("listener_manager."): value for name, value in self.stats(namespace, pod, UNSETTLED).items() if value}
             assert not left, f"expected none, seen {left}"
 
         eventually(drained, within=self.timeouts.propagation, every=0.2, subject=f"earlier listeners of proxy {namespace}/{pod} not gone")
@@ -253,6 +288,20 @@ class IstioClient:
         wanted = f"outbound|{port}|{subset}|{service}.{namespace}.svc."
         return [one for cluster in told.get("cluster_statuses", []) if cluster["name"].startswith(wanted) for one in cluster.get("host_statuses", [])]
 
+    def certificates(self, namespace: str, pod: str) -> list[dict[str, Any]]:
+        """Return the workload certificates that a proxy uses, each once: `serial` as its access log writes it, `not_before` and `not_after` in seconds since 1970.
+
+        Raises:
+            AssertionError: the proxy's admin port did not answer.
+
+        """
+        told = json.loads(self.proxy_admin(namespace, pod, "certs"))
+        held = {one["serial_number"]: one for context in told["certificates"] for one in context.get("cert_chain", [])[:1]}
+        return [
+            {"serial": serial, "not_before": _seconds(one["valid_from"]), "not_after": _seconds(one["expiration_time"])}
+            for serial, one in held.items()
+        ]
+
     def access_log(self, namespace: str, pod: str, since: float | str) -> list[Mapping[str, Any]]:
         """Return the JSON access log entries of one proxy over the last `since` seconds, or since that time (RFC 3339)."""
         entries = []
@@ -264,6 +313,11 @@ class IstioClient:
                     # A line that was cut while the log was read is complete at the next reading.
                     continue
         return [entry for entry in entries if "request_id" in entry]
+
+
+def _seconds(time_of_day: str) -> float:
+    """Return a time as RFC 3339 writes it in seconds since 1970."""
+    return datetime.fromisoformat(time_of_day).timestamp()
 
 
 def _rounds(kinds: Iterable[str]) -> int:
