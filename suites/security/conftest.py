@@ -1,13 +1,17 @@
-"""Who calls and who is called in the checks of authorization."""
+"""Who calls and who is called in the checks of identities and authorization."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import pytest
 
 from clusters.bringup import Testbed
+from clusters.components.istio.client import IstioClient
+from clusters.timeouts import Timeouts
 from suites.support.permissions import Client, Target
 from workloads.caller import caller as caller_objects
 from workloads.caller.client import Caller
+from workloads.credentials import Holder, short_lived
 from workloads.fixtures import World
 from workloads.greeter import another_front, greeter
 from workloads.greeter.client import Greeter
@@ -79,3 +83,30 @@ def targets(world: World) -> Mapping[str, Target]:
         "over-grpc": target("user-function-grpc", "user-function"),
         "open": target("open-function", "open-function"),
     }
+
+
+@pytest.fixture(scope="module")
+def unhurried(world: World) -> Target:
+    """A function whose requests under way outlive a change of its policies even on a busy machine, for checks that lose none.
+
+    Finding: what is still under way on an old listener's connections when the proxy's drain duration is over is cut off: 503 with flag UC,
+    or half an answer. Our other pods drain for a second, which a stalled call may take.
+    """
+    world.deploy({"unhurried-function": greeter("unhurried-function", "v1", annotations={"proxy.istio.io/config": "drainDuration: 2s"})})
+    return Target(f"http://unhurried-function.{world.namespace}/", Greeter(world.kube, world.namespace, world.pod("unhurried-function")))
+
+
+@pytest.fixture(scope="session")
+def holder(worlds: Callable[[str], World], istio: IstioClient, timeouts: Timeouts) -> Holder:
+    """A caller in another namespace of the mesh, whose certificate is renewed every five seconds."""
+    elsewhere = worlds("security-elsewhere")
+    elsewhere.deploy({"holder": short_lived(caller_objects("holder"), ttl_s=Holder.ttl_s, grace_ratio=Holder.grace_ratio)})
+    pod = elsewhere.pod("holder")
+    return Holder(elsewhere.kube, Caller(elsewhere.kube, elsewhere.namespace, pod, access_log=partial(istio.access_log, elsewhere.namespace, pod)), within=timeouts.propagation)
+
+
+@pytest.fixture(scope="module")
+def renewing_function(world: World, holder: Holder) -> str:
+    """A function whose certificate lasts as long as the holder's; returns its pod."""
+    world.deploy({"renewing-function": short_lived(greeter("renewing-function", "v1"), ttl_s=holder.ttl_s, grace_ratio=holder.grace_ratio)})
+    return world.pod("renewing-function")

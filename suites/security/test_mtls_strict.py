@@ -36,8 +36,8 @@ def judge(evidence: Evidence) -> Verdict:
 @pytest.fixture(scope="module")
 def function(world: World) -> str:
     """A function whose network namespace is shared with a capture; returns its address."""
-    world.deploy({"user-function": greeter("user-function", "v1", wiretap=True)})
-    return "http://user-function/api/users"
+    world.deploy({"tapped-function": greeter("tapped-function", "v1", wiretap=True)})
+    return "http://tapped-function/api/users"
 
 
 @requirement("security.mtls-strict", level="MUST", judge=judge)
@@ -45,7 +45,7 @@ def test_only_mesh_certificates_are_taken(
     function: str, caller: Caller, intruder: Caller, world: World, manifests: Manifests, decide: Decide,
 ) -> None:
     """Under STRICT a function sees its caller's SPIFFE identity, a plaintext caller is refused, and the bytes on the wire are TLS."""
-    wiretap = Wiretap(world.kube, world.namespace, world.pod("user-function"))
+    wiretap = Wiretap(world.kube, world.namespace, world.pod("tapped-function"))
 
     def observe(tapped: Caller) -> dict[str, object]:
         nonce, mark = uuid.uuid4().hex, wiretap.mark()

@@ -33,7 +33,14 @@ TICK_MS = 10.0
 
 # How Go's net/http words a connection that the other side closed on purpose; "connection refused" is not among them,
 # because nobody listening proves nothing about a policy.
-CLOSED_ON_PURPOSE = ("connection reset", "EOF", "broken pipe", "server closed")
+# A TLS alert about the client's certificate is as much of a refusal: Envoy sends "certificate required" to a client without any, "expired
+# certificate" where that is the reason, and, for one that the roots have not signed, "unknown certificate authority", or "error
+# decrypting message" where the signer bears the name of a root.
+CLOSED_BY_ALERT = tuple(
+    f"remote error: tls: {alert}"
+    for alert in ("certificate required", "expired certificate", "unknown certificate authority", "error decrypting message", "bad certificate", "unknown certificate")
+)
+CLOSED_ON_PURPOSE = ("connection reset", "EOF", "broken pipe", "server closed", *CLOSED_BY_ALERT)
 
 
 def no_failures(name: str, draw: Draw, *, excused: frozenset[str] = frozenset()) -> Claim:
@@ -293,6 +300,19 @@ def refused(name: str, draw: Draw, *, control: Draw, status: int = 0, closed: Se
     return _held(name, f"all {len(records)} calls were refused by {how}, while the target answered {len(controls)} control calls")
 
 
+def taken(name: str, draw: Draw, spiffe: str, *, control: Draw, least: int = 1) -> Claim:
+    """Claim that the function took every call and saw it come from `spiffe` (a SPIFFE id, "" for none).
+
+    Calls that were all closed on purpose, or refused with 503 by the caller's own proxy, while the target answered every call of
+    `control`, were refused, not lost.
+    """
+    for status in (0, 503):
+        closed = refused(name, draw, control=control, status=status)
+        if closed.held:
+            return _refuted(name, closed.said, "every call taken", "every call refused")
+    return peer_identity(name, draw, spiffe, least=least) if spiffe else no_peer_identity(name, draw, least=least)
+
+
 def all_refused(name: str, draws: Mapping[str, Draw], *, control: Draw, status: int = 0, closed: Sequence[str] = CLOSED_ON_PURPOSE) -> Claim:
     """Claim `refused` of each of several draws, named by what was tried; no draws at all leave it inconclusive."""
     claims = {tried: refused(name, draw, control=control, status=status, closed=closed) for tried, draw in draws.items()}
@@ -377,6 +397,14 @@ def reached(name: str, draw: Draw, counts: Mapping[str, Any], times: int | Calla
 def incomplete(name: str, draw: Draw) -> Claim | None:
     """Return the inconclusive claim that is left of an empty or incomplete draw, None for a whole one; for claims made elsewhere."""
     return records_of(name, draw)[1]
+
+
+def api_answered(name: str, status: int, wanted: int) -> Claim:
+    """Claim that the API server answered a request with the status `wanted`; no answer, or a server's error, leaves it inconclusive."""
+    said = f"the API server answered {status or 'nothing'}"
+    if status != wanted and (status == 0 or status >= 500):  # HTTP's own bound
+        return _open(name, said)
+    return _held(name, said) if status == wanted else _refuted(name, said, str(wanted), str(status))
 
 
 def labelled(draw: Draw, label: Callable[[Record], str]) -> Draw:
