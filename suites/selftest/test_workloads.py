@@ -20,6 +20,7 @@ from workloads.deploy import deploy
 from workloads.greeter import another_front, greeter
 from workloads.greeter.client import Greeter
 from workloads.intruder import intruder
+from workloads.issuer import issuer
 from workloads.wiretap.client import CaptureError, WireEvidence, Wiretap, analyse
 
 Objects = list[dict[str, Any]]
@@ -29,6 +30,7 @@ EVERY_WORKLOAD = {
     "greeter": greeter("user-service", "v1", wiretap=True),
     "caller": caller(),
     "intruder": intruder(),
+    "issuer": issuer(),
 }
 
 
@@ -89,10 +91,10 @@ def test_a_label_that_selects_pods_cannot_be_given() -> None:
         greeter("f", "v1", labels={"version": "v2"})
 
 
-def test_only_the_intruder_declares_itself_out_of_the_mesh() -> None:
+def test_only_the_intruder_and_the_issuer_declare_themselves_out_of_the_mesh() -> None:
     outside = {name for name, objects in EVERY_WORKLOAD.items() if pod_of(objects)["metadata"]["labels"].get("sidecar.istio.io/inject") == "false"}
 
-    assert outside == {"intruder"}
+    assert outside == {"intruder", "issuer"}
 
 
 def test_the_identity_of_a_caller_is_its_name_or_what_was_asked_for() -> None:
