@@ -163,7 +163,10 @@ def judge_claims(evidence: Evidence) -> Verdict:
 def test_claims_reach_the_function_as_headers_that_nobody_else_can_write(
     ask: Callable[..., dict[str, Any]], issuers: Mapping[str, Issuer], keys: Mapping[str, str], manifests: Manifests, decide: Decide,
 ) -> None:
-    """The function sees the claims that a rule names as headers, and never what a client sent under the same names, in whatever case and however often."""
+    """The function sees the claims that the rule of a token's issuer names as headers, and never what the client sent under those names, in whatever case and however often.
+
+    Finding: the headers of other issuers' rules are taken away only where those come earlier by their issuers' names (see the judge).
+    """
     manifests.apply("jwt_places.yaml", **keys)
 
     rich, poor = (("authorization", f"Bearer {issuers['forwarding'].mint(**claims)}") for claims in ({"realm": {"team": "payments"}, "level": 7}, {}))
