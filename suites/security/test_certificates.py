@@ -243,7 +243,7 @@ class Certificates:
                 self.seen.setdefault(name, {}).setdefault(one["serial"], {**one, "first_seen": now})["last_seen"] = now
 
     def watch(self, traffic: Sequence[Future[Draw]]) -> None:
-        """Ask while the traffic lasts, often enough to see each certificate; TimedOut when it does not end."""
+        """Ask while the traffic lasts, often enough to see each certificate, and once more after it; TimedOut when it does not end."""
 
         def ended() -> None:
             self.look()
@@ -251,6 +251,8 @@ class Certificates:
             assert not under_way, f"{under_way} draws are under way"
 
         eventually(ended, within=SECONDS + LOGGED_WITHIN_S, every=0.5, subject="the traffic has not ended")
+        # What the last call came with may be newer than the last look.
+        self.look()
 
     def by_age(self) -> dict[str, list[dict[str, Any]]]:
         """Return what was seen of each proxy, the certificate that ends first before the others."""
