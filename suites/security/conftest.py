@@ -63,12 +63,16 @@ def clients(world: World, elsewhere: World) -> Mapping[str, Client]:
 
 @pytest.fixture(scope="module")
 def targets(world: World) -> Mapping[str, Target]:
-    """The function under policies, by three protocols, and a twin that no policy selects."""
+    """The function under policies, by three protocols, and a twin that no policy selects.
+
+    Finding: where several Services lead to one port of a pod, Istio speaks one protocol with it, that of the oldest of them, and which that
+    is of Services of one second may change when istiod starts anew. So each protocol has a port of its own.
+    """
     world.deploy({
         "user-function": [
-            *greeter("user-function", "v1"),
-            another_front("user-function-http2", app="user-function", protocol="http2"),
-            another_front("user-function-grpc", app="user-function", protocol="grpc"),
+            *greeter("user-function", "v1", env={"PORT": "8080,8081,8082"}),
+            another_front("user-function-http2", app="user-function", port=8081, protocol="http2"),
+            another_front("user-function-grpc", app="user-function", port=8082, protocol="grpc"),
         ],
         "open-function": greeter("open-function", "v1"),
     })

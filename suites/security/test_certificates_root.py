@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -84,21 +84,33 @@ def members(world: World) -> dict[str, Pod]:
 
 @pytest.fixture
 def mesh_authority(testbed: Testbed, kube: Kube, istio: IstioClient, timeouts: Timeouts, world: World, members: dict[str, Pod]) -> Iterator[MeshAuthority]:
-    """The mesh's authority, to be changed for a while; afterwards istiod signs with its own again, and the proxies are connected to it."""
+    """The mesh's authority, which takes another signer and other roots for a while; afterwards istiod signs with its own again, and the proxies are connected to it.
+
+    istiod takes a change of what it was given only when it was given something as it started, so it is given its own. It starts anew before
+    anything is drawn: a proxy may be without a control plane for a while then, which is another matter than the root.
+    """
     del members  # to be there before anything changes
     if testbed.cluster is None or not testbed.cluster.owned:
         pytest.skip("the root of a mesh is changed on a cluster of ours only")
     authority = MeshAuthority(kube, timeouts)
+
+    def settle() -> None:
+        # An istiod that has just started is not yet where the API server and the proxies look for it.
+        arrived = partial(istio.await_propagation, world.namespace, world.proxied_pods(), ["PeerAuthentication"], time.monotonic())
+        eventually(arrived, within=timeouts.webhook_serving, ignoring=(ApiRefused,), subject="the mesh has not settled")
+
     if authority.plugged_in():
         # A run that was killed has left its own.
         authority.restore(_proxies(kube))
     try:
+        certificate, key = authority.own()
+        authority.plug_in(certificate, key, certificate)
+        authority.start_anew(several_roots=True)
+        settle()
         yield authority
     finally:
         authority.restore(_proxies(kube))
-        # An istiod that has just started is not yet where the API server and the proxies look for it.
-        settled = partial(istio.await_propagation, world.namespace, world.proxied_pods(), ["PeerAuthentication"], time.monotonic())
-        eventually(settled, within=timeouts.webhook_serving, ignoring=(ApiRefused,), subject="the mesh has not settled")
+        settle()
 
 
 # A control plane that starts anew twice, and three renewals by every member in between.
@@ -122,17 +134,13 @@ def test_the_root_is_replaced_under_traffic(
             **{root: intruder.draw(f"https://{host}:80/", count=CALLS, fresh_connections=True, tls=tls) for root, tls in by_hand.items()},
         }
 
-    def entered(stage: str, change: Callable[[], object] = object) -> dict[str, Any]:
+    def entered(stage: str) -> dict[str, Any]:
         signer, trusted = plan[stage].split()
         mesh_authority.plug_in(roots[signer].chain_pem, roots[signer].key_pem, "".join(roots[root].chain_pem for root in trusted.split("+")))
-        change()
         return observed(signer, trusted)
 
     with _steadily(renewing, f"http://{host}/") as traffic:
-        stages = {
-            "before": observed(OLD, OLD), "introduced": entered("introduced", partial(mesh_authority.start_anew, several_roots=True)),
-            "signing": entered("signing"), "retired": entered("retired"),
-        }
+        stages = {"before": observed(OLD, OLD), **{stage: entered(stage) for stage in ("introduced", "signing", "retired")}}
 
     decide(member=member, plan=dict(plan), stages=stages, traffic={str(number): draw for number, draw in enumerate(traffic)})
 
