@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from clusters.components.istio.client import SIDECAR
 from clusters.kube import ExecFailed, Kube
 from clusters.waiting import eventually
 from workloads.caller.client import Caller
@@ -22,7 +23,6 @@ from workloads.caller.tls import ClientTls
 
 # The only directory that a sidecar's agent may write to.
 WRITTEN_TO = "/etc/istio/proxy"
-SIDECAR = "istio-proxy"
 PROXY_CONFIG = "proxy.istio.io/config"
 
 

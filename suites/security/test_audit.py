@@ -2,24 +2,20 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from clusters.components.istio.client import IstioClient
-from clusters.waiting import TimedOut, eventually
 from suites.support import judges, permissions
 from suites.support.manifests import Manifests
-from suites.support.permissions import ALLOWED_BY_POLICY, DENIED, Case, Client, Target
+from suites.support.permissions import ALLOWED_BY_POLICY, DENIED, FORBIDDEN, Case, Client, Target
 from suites.support.requirements import requirement
 from suites.support.verdicting import Decide
 from suites.support.verdicts import Claim, Evidence, Verdict
-from workloads.caller.client import LOGGED_WITHIN_S
 from workloads.records import Draw, join_key
 
-FORBIDDEN = replace(DENIED, details="rbac_access_denied_matched_policy")
 CASES = (
     Case("allowed-by-name", ALLOWED_BY_POLICY, "function-sa", path="/api/users", policy="policy[permit]"),
     Case("denied-by-name", FORBIDDEN, "function-sa", path="/api/admin", policy="policy[forbid]"),
@@ -53,9 +49,7 @@ def judge(evidence: Evidence) -> Verdict:
 def once(name: str, draw: Mapping[str, Any], entries: list[Mapping[str, Any]], fields: Mapping[str, object]) -> Claim:
     """Claim that a log has exactly one entry for each call of a draw, with these values in it."""
     records, incomplete = judges.records_of(name, draw)
-    by_key: dict[str, list[Mapping[str, Any]]] = {}
-    for entry in entries:
-        by_key.setdefault(join_key(str(entry["request_id"])), []).append(entry)
+    by_key = permissions.by_request(entries)
     wrong = Counter[str]()
     for record in records:
         found = by_key.get(join_key(record["request_id"]), [])
@@ -84,17 +78,8 @@ def paths(name: str, trial: Mapping[str, Any]) -> Claim:
 def entries_of(istio: IstioClient, namespace: str, pod: str, draws: list[Draw]) -> list[dict[str, Any]]:
     """Return what a pod's proxy wrote down of some draws, once all of it is there, or after a bounded wait what is."""
     wanted = {join_key(record.request_id) for draw in draws for record in draw.records}
-    found: list[Mapping[str, Any]] = []
-
-    def complete() -> None:
-        nonlocal found
-        found = [entry for entry in istio.access_log(namespace, pod, draws[0].began) if join_key(str(entry["request_id"] or "")) in wanted]
-        missing = wanted - {join_key(str(entry["request_id"])) for entry in found}
-        assert not missing, f"{len(missing)} of {len(wanted)} requests are not in the log of {pod}"
-
-    with suppress(TimedOut):
-        eventually(complete, within=LOGGED_WITHIN_S, every=0.2)
-    return [{field: entry.get(field) for field in KEPT} for entry in found]
+    found = permissions.written(partial(istio.access_log, namespace, pod, draws[0].began), wanted)
+    return [{field: entry.get(field) for field in KEPT} for entry in found if join_key(str(entry["request_id"])) in wanted]
 
 
 @pytest.mark.usefixtures("our_log")

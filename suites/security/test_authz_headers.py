@@ -6,12 +6,11 @@ from dataclasses import replace
 from clusters.components.istio.client import IstioClient
 from suites.support import judges, permissions
 from suites.support.manifests import Manifests
-from suites.support.permissions import ALLOWED_BY_POLICY, DENIED, MALFORMED, Case, Client, Expectation, Target
+from suites.support.permissions import ALLOWED_BY_POLICY, DENIED, FORBIDDEN, MALFORMED, Case, Client, Expectation, Target
 from suites.support.requirements import requirement
 from suites.support.verdicting import Decide
 from suites.support.verdicts import Evidence, Verdict
 
-FORBIDDEN = replace(DENIED, details="rbac_access_denied_matched_policy")
 BLUE = ("x-tenant", "blue")
 FORGED = "x-forwarded-client-cert", "By=spiffe://cluster.local/ns/$namespace/sa/function-sa;Hash=0;URI=spiffe://cluster.local/ns/$namespace/sa/function-sa"
 MEMBER = Case("", DENIED, "intruder", path="/members/1")

@@ -7,13 +7,11 @@ from typing import Any
 from clusters.components.istio.client import IstioClient
 from suites.support import permissions
 from suites.support.manifests import Manifests
-from suites.support.permissions import ALLOWED, ALLOWED_BY_POLICY, DENIED, MALFORMED, Case, Client, Target
+from suites.support.permissions import ALLOWED, ALLOWED_BY_POLICY, DENIED, FORBIDDEN, MALFORMED, Case, Client, Target
 from suites.support.requirements import requirement
 from suites.support.verdicting import Decide
 from suites.support.verdicts import Claim, Evidence, Verdict
 from workloads.records import join_key
-
-FORBIDDEN = replace(DENIED, details="rbac_access_denied_matched_policy")
 
 # Who may not go to /admin at all, by /api or otherwise; each written as a client with raw bytes would.
 OUTSIDE = {

@@ -57,6 +57,8 @@ ALLOWED = Expectation(200, reaches=True, details="via_upstream")
 # A policy was asked and allowed it; without any policy for the workload there is no decision to log.
 ALLOWED_BY_POLICY = Expectation(200, reaches=True, details="via_upstream", decision="allowed")
 DENIED = Expectation(403, details="rbac_access_denied", decision="denied")
+# A DENY policy names it; DENIED alone may also be that no ALLOW policy does.
+FORBIDDEN = Expectation(403, details="rbac_access_denied_matched_policy", decision="denied")
 UNAUTHENTICATED = Expectation(401, details="jwt_authn_access_denied")
 MALFORMED = Expectation(400, logged=False)
 CLOSED = Expectation(0, logged=False)
@@ -126,9 +128,9 @@ def try_all(
         "draws": draws,
         "at": at,
         "counts": {pod: function.counts().to_json() for pod, function in functions.items()},
-        "said": {pod: _written(partial(function.logged, began), arrived[pod]) for pod, function in functions.items()},
+        "said": {pod: written(partial(function.logged, began), arrived[pod]) for pod, function in functions.items()},
         "logged": {
-            pod: [{field: entry.get(field) for field in KEPT_OF_ENTRY} for entry in _written(partial(istio.access_log, function.namespace, pod, began), logged[pod])]
+            pod: [{field: entry.get(field) for field in KEPT_OF_ENTRY} for entry in written(partial(istio.access_log, function.namespace, pod, began), logged[pod])]
             for pod, function in functions.items()
         } if audited else None,
         "principals": {case.name: [clients[case.caller].principal, targets[case.target].principal] for case in cases},
@@ -207,12 +209,7 @@ def _arrivals(name: str, cases: Sequence[Case], trial: Mapping[str, Any], *, ali
 def _audit(name: str, cases: Sequence[Case], trial: Mapping[str, Any]) -> Claim:
     """Claim that the callee's proxy logged each request exactly once, with both principals, the decision and the policy behind it."""
     wrong, lost, right = Counter[str](), 0, 0
-    logged: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
-    for pod, entries in trial["logged"].items():
-        by_key: dict[str, list[Mapping[str, Any]]] = {}
-        for entry in entries:
-            by_key.setdefault(join_key(str(entry["request_id"])), []).append(entry)
-        logged[pod] = by_key
+    logged = {pod: by_request(entries) for pod, entries in trial["logged"].items()}
     for case in cases:
         records, incomplete = judges.records_of(name, trial["draws"].get(case.name, {}))
         lost += incomplete is not None
@@ -265,7 +262,15 @@ def _draw(clients: Mapping[str, Client], targets: Mapping[str, Target], values: 
     return draw.to_json()
 
 
-def _written(log: Callable[[], Sequence[Mapping[str, Any]]], wanted: set[str]) -> list[Mapping[str, Any]]:
+def by_request(entries: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the entries of a log by the join key of their request."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in entries:
+        found.setdefault(join_key(str(entry["request_id"])), []).append(entry)
+    return found
+
+
+def written(log: Callable[[], Sequence[Mapping[str, Any]]], wanted: set[str]) -> list[Mapping[str, Any]]:
     """Return the entries of a log once those of all wanted requests are there; what never comes is missing from them.
 
     Entries of nobody's request are left out: health checks, and what another check asked for a moment ago.
@@ -286,9 +291,3 @@ def _written(log: Callable[[], Sequence[Mapping[str, Any]]], wanted: set[str]) -
 def _most(kinds: Mapping[str, int], most: int = 4) -> str:
     ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     return "; ".join(f"{what} ({count} times)" for what, count in ordered[:most]) + (f"; and {len(ordered) - most} more kinds" if len(ordered) > most else "")
-
-
-def by_name(cases: Iterable[Case], *names: str) -> tuple[Case, ...]:
-    """Return the cases of these names, for a control that repeats a part of a table. Raises KeyError for one that is not there."""
-    known = {case.name: case for case in cases}
-    return tuple(known[name] for name in names)
