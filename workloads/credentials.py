@@ -12,9 +12,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, load_pem_private_key
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from clusters.components.istio.authority import key_pem
 from clusters.components.istio.client import SIDECAR
 from clusters.kube import ExecFailed, Kube
 from clusters.waiting import eventually
@@ -125,23 +126,6 @@ def await_end(credential: Credential, *, clock: Callable[[], float] = time.time)
     eventually(ended, within=left + 1, every=0.2, subject="the certificate has not ended")
 
 
-def authority(name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """Return a self-signed certificate authority of our own; `name` is its organization, as Istio's CA is called by its trust domain."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)])
-    now = datetime.now(UTC)
-    built = (
-        x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key()).serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.KeyUsage(
-            digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False, key_agreement=False,
-            key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
-        ), critical=True)
-    )
-    return built.sign(key, SHA256()), key
-
-
 def issued(
     spiffe: str, by: x509.Certificate, key: CertificateIssuerPrivateKeyTypes, *, starts_in_s: float = -60.0, lasts_s: float = 3600.0,
 ) -> Credential:
@@ -156,7 +140,7 @@ def issued(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     )
     chain = "".join(one.public_bytes(Encoding.PEM).decode() for one in (built.sign(key, SHA256()), by))
-    return Credential(chain, own.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode())
+    return Credential(chain, key_pem(own))
 
 
 def serial_of(certificate: x509.Certificate) -> str:

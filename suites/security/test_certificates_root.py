@@ -1,20 +1,19 @@
 """The mesh's root: replaced under traffic, with both roots trusted in between."""
 
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import partial
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from clusters.apiserver import ApiRefused
 from clusters.bringup import Testbed
-from clusters.components.istio.authority import MeshAuthority, Pod
+from clusters.components.istio.authority import MeshAuthority, Pod, key_pem, self_signed
 from clusters.components.istio.client import SIDECAR, IstioClient
 from clusters.kube import ExecFailed, Kube
 from clusters.timeouts import Timeouts
@@ -27,7 +26,7 @@ from suites.support.verdicts import Claim, Evidence, Verdict
 from workloads import credentials
 from workloads.caller import caller as caller_objects
 from workloads.caller.client import Caller
-from workloads.credentials import Credential, short_lived
+from workloads.credentials import Credential, serial_of, short_lived
 from workloads.fixtures import World
 from workloads.greeter import greeter
 from workloads.records import Draw
@@ -74,7 +73,7 @@ def _of_stage(name: str, stage: Mapping[str, Any], signer: str, taken: Mapping[s
 
 @pytest.fixture(scope="module")
 def members(world: World) -> dict[str, Pod]:
-    """A caller and a function with certificates of a minute that are renewed every three seconds: they hear of a new root soon, and live through istiod's start."""
+    """A caller and a function with certificates of a minute that are renewed every three seconds: they hear of a new root soon."""
     world.deploy({
         "patient-caller": short_lived(caller_objects("patient-caller"), ttl_s=60, grace_ratio=0.95),
         "patient-function": short_lived(greeter("patient-function", "v1"), ttl_s=60, grace_ratio=0.95),
@@ -83,37 +82,31 @@ def members(world: World) -> dict[str, Pod]:
 
 
 @pytest.fixture
-def mesh_authority(testbed: Testbed, kube: Kube, istio: IstioClient, timeouts: Timeouts, world: World, members: dict[str, Pod]) -> Iterator[MeshAuthority]:
-    """The mesh's authority, which takes another signer and other roots for a while; afterwards istiod signs with its own again, and the proxies are connected to it.
-
-    istiod takes a change of what it was given only when it was given something as it started, so it is given its own. It starts anew before
-    anything is drawn: a proxy may be without a control plane for a while then, which is another matter than the root.
-    """
+def mesh_authority(testbed: Testbed, kube: Kube, istio: IstioClient, timeouts: Timeouts, members: dict[str, Pod]) -> Iterator[MeshAuthority]:
+    """The mesh's authority, which takes another signer and other roots for a while; afterwards it signs with its own again, and every proxy knows its peers by that alone."""
     del members  # to be there before anything changes
     if testbed.cluster is None or not testbed.cluster.owned:
         pytest.skip("the root of a mesh is changed on a cluster of ours only")
     authority = MeshAuthority(kube, timeouts)
+    own = serial_of(Credential(*authority.own()).leaf)
 
-    def settle() -> None:
-        # An istiod that has just started is not yet where the API server and the proxies look for it.
-        arrived = partial(istio.await_propagation, world.namespace, world.proxied_pods(), ["PeerAuthentication"], time.monotonic())
-        eventually(arrived, within=timeouts.webhook_serving, ignoring=(ApiRefused,), subject="the mesh has not settled")
+    def own_alone() -> None:
+        known = {f"{pod.namespace}/{pod.name}": istio.trusted_roots(pod.namespace, pod.name) for pod in _proxies(kube)}
+        others = [name for name, roots in known.items() if roots != {own}]
+        assert not others, f"{', '.join(others)} trust another root"
 
-    if authority.plugged_in():
-        # A run that was killed has left its own.
+    def restored() -> None:
         authority.restore(_proxies(kube))
-    try:
-        certificate, key = authority.own()
-        authority.plug_in(certificate, key, certificate)
-        authority.start_anew(several_roots=True)
-        settle()
-        yield authority
-    finally:
-        authority.restore(_proxies(kube))
-        settle()
+        # Certificates of seconds, which the other root has signed, are renewed first.
+        eventually(own_alone, within=timeouts.propagation, every=0.5, ignoring=(ApiRefused, ExecFailed), subject="the own root is not back everywhere")
+
+    # A run that was killed has left its own.
+    restored()
+    yield authority
+    restored()
 
 
-# A control plane that starts anew twice, and three renewals by every member in between.
+# Every member renews three times, and the mesh comes back in two steps.
 @pytest.mark.slow
 @requirement("security.certificates-root", level="MUST", judge=judge, alone=True)
 def test_the_root_is_replaced_under_traffic(
@@ -198,8 +191,8 @@ def _proxies(kube: Kube) -> list[Pod]:
 
 def _another() -> Credential:
     """Return a root of ours, by another name: where two roots have one name, Envoy tries the first only."""
-    root, key = credentials.authority("faasmesh's next root")
-    return Credential(root.public_bytes(Encoding.PEM).decode(), key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode())
+    root, key = self_signed("faasmesh's next root", lasts=timedelta(hours=1))
+    return Credential(root.public_bytes(Encoding.PEM).decode(), key_pem(key))
 
 
 def _signer(root: Credential) -> tuple[x509.Certificate, Any]:

@@ -3,7 +3,8 @@
 istiod fetches them (Istio's default; PILOT_JWT_ENABLE_REMOTE_JWKS would have the proxies do it) and gives them to the proxies in line;
 a proxy never asks. It asks again every PILOT_JWT_PUB_KEY_REFRESH_INTERVAL, 5 s on clusters of ours, where Istio's default is 20 min.
 
-These change what istiod keeps for everybody, for a week (IstioClient.jwks_failures), so they run alone and on clusters of ours.
+These change what istiod keeps for everybody, for a week (IstioClient.jwks_failures), so they run on clusters of ours, and alone where istiod may
+have to forget it first. No other file has keys fetched.
 """
 
 import uuid
@@ -41,15 +42,21 @@ IN_A_ROW = 4
 
 
 @pytest.fixture(scope="module")
-def server(testbed: Testbed, world: World, istio: IstioClient, unhurried: Target) -> IssuerServer:
-    """The issuer's public side, and an istiod that knows of no other issuer that is gone."""
+def server(testbed: Testbed, world: World, unhurried: Target) -> IssuerServer:
+    """The issuer's public side."""
     if testbed.cluster is None or not testbed.cluster.owned:
         pytest.skip("istiod keeps an issuer that is gone for a week and refreshes everybody's keys ever more rarely meanwhile; not on somebody's cluster")
     del unhurried  # deployed before the first manifest
     world.deploy({"issuer": issuer_objects()})
+    return IssuerServer(world.kube, world.namespace, world.pod("issuer"))
+
+
+@pytest.fixture(scope="module")
+def punctual_istiod(server: IssuerServer, istio: IstioClient) -> None:
+    """An istiod that knows of no issuer that is gone, which would have it refresh all keys ever more rarely."""
+    del server  # says where this may be done at all
     if istio.jwks_failures():
         istio.restart_istiod()
-    return IssuerServer(world.kube, world.namespace, world.pod("issuer"))
 
 
 @pytest.fixture
@@ -122,6 +129,7 @@ def judge_rotation(evidence: Evidence) -> Verdict:
 # Two refreshes of five seconds each are waited for.
 @pytest.mark.slow
 @requirement("security.jwt-key-rotation-by-uri", level="MUST", judge=judge_rotation, alone=True)
+@pytest.mark.usefixtures("punctual_istiod")
 def test_a_rotation_arrives_by_itself(
     server: IssuerServer, issuer: Issuer, inline: Issuer, draw: Callable[..., Draw], istio: IstioClient, manifests: Manifests, decide: Decide,
 ) -> None:
@@ -159,7 +167,7 @@ def judge_unreachable_at_start(evidence: Evidence) -> Verdict:
     )
 
 
-@requirement("security.jwt-jwks-unreachable-at-start", level="MUST", judge=judge_unreachable_at_start, alone=True)
+@requirement("security.jwt-jwks-unreachable-at-start", level="MUST", judge=judge_unreachable_at_start)
 def test_without_keys_no_token_of_the_issuer_passes(
     server: IssuerServer, issuer: Issuer, inline: Issuer, draw: Callable[..., Draw], istio: IstioClient, manifests: Manifests, decide: Decide,
 ) -> None:
@@ -201,6 +209,7 @@ def asked_in_vain(name: str, fetches: Sequence[Mapping[str, Any]]) -> Claim:
 
 # The last one: what it leaves in istiod spoils the refresh interval of the others.
 @requirement("security.jwt-jwks-unreachable-later", level="MUST", judge=judge_unreachable_later, alone=True)
+@pytest.mark.usefixtures("punctual_istiod")
 def test_keys_are_kept_while_the_issuer_is_down(
     server: IssuerServer, issuer: Issuer, inline: Issuer, draw: Callable[..., Draw], manifests: Manifests, decide: Decide,
 ) -> None:

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from clusters.components.istio.authority import self_signed
 from clusters.components.istio.client import IstioClient
 from suites.support import judges, permissions
 from suites.support.manifests import Manifests
@@ -15,7 +17,7 @@ from suites.support.verdicting import Decide
 from suites.support.verdicts import Claim, Evidence, Verdict
 from workloads.caller.client import Caller
 from workloads.caller.tls import ClientTls
-from workloads.credentials import Holder, authority, await_end, issued
+from workloads.credentials import Holder, await_end, issued
 from workloads.fixtures import World
 from workloads.greeter import greeter
 from workloads.greeter.client import Greeter
@@ -118,7 +120,7 @@ def test_the_narrowest_mode_decides_who_is_taken(
     identities = {"member": f"spiffe://{TRUST_DOMAIN}/ns/{world.namespace}/sa/caller"} | dict.fromkeys(
         ("neighbour", "mesh-certificate", "mesh-certificate-without-alpn"), f"spiffe://{TRUST_DOMAIN}/ns/{holder.caller.namespace}/sa/holder",
     )
-    foreign = issued(identities["neighbour"], *authority(TRUST_DOMAIN))
+    foreign = issued(identities["neighbour"], *self_signed(TRUST_DOMAIN, lasts=timedelta(hours=1)))
     manifests.apply("mtls_matrix.yaml")
     istio.await_propagation(holder.caller.namespace, [holder.caller.pod], ["Service"], time.monotonic())
     for target in targets.values():

@@ -6,14 +6,14 @@ import functools
 import json
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from clusters.components.istio.authority import MeshAuthority, Pod
+from clusters.components.istio.authority import MeshAuthority, Pod, self_signed
 from clusters.components.istio.client import IstioClient
 from clusters.timeouts import Timeouts
 from clusters.waiting import TimedOut
@@ -296,7 +296,7 @@ def test_a_refusal_for_another_reason_than_the_certificate_s_is_not_the_one_that
 
 
 def test_a_credential_is_what_istio_s_are_like_and_its_key_is_never_shown():
-    root, key = credentials.authority("cluster.local")
+    root, key = self_signed("cluster.local", lasts=timedelta(hours=1))
 
     made = credentials.issued(SPIFFE, root, key, starts_in_s=-10, lasts_s=30)
 
@@ -320,7 +320,7 @@ class Agent:
 
 
 def test_a_credential_is_read_once_key_and_certificate_are_a_pair():
-    root, key = credentials.authority("cluster.local")
+    root, key = self_signed("cluster.local", lasts=timedelta(hours=1))
     first, second = (credentials.issued(SPIFFE, root, key) for _ in range(2))
     roots = root.public_bytes(Encoding.PEM).decode()
 
@@ -349,24 +349,28 @@ def test_a_proxy_s_certificates_are_named_once():
         def exec(self, *_):
             return json.dumps(told)
 
-    assert IstioClient(Proxy(), Timeouts()).certificates("n", "p") == [{"serial": "ab", "not_before": 1795450309.0, "not_after": 1795450439.0}]
+    istio = IstioClient(Proxy(), Timeouts())
+    assert istio.trusted_roots("n", "p") == {"root"}
+    assert istio.certificates("n", "p") == [{"serial": "ab", "not_before": 1795450309.0, "not_after": 1795450439.0}]
 
 
 PEM = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
+OWN, ANOTHER = PEM.format("own"), PEM.format("another")
 
 
 class ControlPlane:
-    """A mesh whose istiod signs with what is plugged in; `published` are the roots that its pods have been given."""
+    """A mesh whose istiod signs with what is plugged in; `published` are the roots that its namespaces and pods have been given, None for what is plugged in."""
 
-    def __init__(self, *, plugged_in, published):
-        self.secrets = {"istio-ca-secret": {"ca-cert.pem": PEM.format("own"), "ca-key.pem": "key"}}
-        if plugged_in:
-            self.secrets["cacerts"] = {"root-cert.pem": plugged_in}
+    def __init__(self, *, signer=OWN, roots=OWN, published=None):
+        self.secrets = {"istio-ca-secret": {"ca-cert.pem": OWN, "ca-key.pem": "key"}, "cacerts": {"ca-cert.pem": signer, "root-cert.pem": roots}}
         self.published, self.done = published, []
 
     def get(self, kind, name, _namespace):
-        data = self.secrets[name] if kind == "Secret" else {"root-cert.pem": self.published}
+        data = self.secrets[name] if kind == "Secret" else {"root-cert.pem": self.given()}
         return {"data": {file: base64.b64encode(text.encode()).decode() for file, text in data.items()} if kind == "Secret" else data}
+
+    def given(self):
+        return self.secrets["cacerts"]["root-cert.pem"] if self.published is None else self.published
 
     def list(self, _kind, _namespace):
         return [{"metadata": {"name": name}} for name in self.secrets]
@@ -376,44 +380,50 @@ class ControlPlane:
 
     def apply(self, documents, _namespace):
         (document,) = documents
-        self.done.append(f"{document['kind']}/{document['metadata']['name']}")
+        name = document["metadata"]["name"]
+        roots = document.get("stringData", {}).get("root-cert.pem", "")
+        self.done.append(f"{document['kind']}/{name}" + (f" {roots.count('BEGIN')}" if roots else ""))
         if document["kind"] == "Secret":
-            self.secrets["cacerts"] = document["stringData"]
-
-    def delete_one(self, kind, name, _namespace):
-        self.done.append(f"delete {kind}/{name}")
-
-    def wait_deployment(self, *_):
-        pass
+            self.secrets[name] = document["stringData"]
 
     def exec(self, *_):
-        return self.published
+        return self.given()
 
 
 QUICK = replace(Timeouts(), propagation=0)
 
 
-def test_the_own_root_is_trusted_again_before_istiod_signs_with_it_alone():
-    mesh = ControlPlane(plugged_in=PEM.format("another"), published=PEM.format("own") + PEM.format("another"))
+def test_the_own_root_is_trusted_again_before_it_is_trusted_alone():
+    mesh = ControlPlane(signer=ANOTHER, roots=ANOTHER)
 
     MeshAuthority(mesh, QUICK).restore([Pod("n", "p")])
 
-    assert mesh.secrets["cacerts"]["root-cert.pem"] == PEM.format("own") + PEM.format("another")
-    assert mesh.done == ["Secret/cacerts", "Pod/istiod-1", "Pod/p", "delete Secret/cacerts", "Deployment/istiod"]
+    assert mesh.secrets["cacerts"]["ca-cert.pem"] == mesh.secrets["cacerts"]["root-cert.pem"] == OWN
+    assert mesh.done == ["Secret/cacerts 2", "Pod/istiod-1", "Pod/p", "Secret/cacerts 1", "Pod/istiod-1"]
 
 
-def test_nothing_keeps_istiod_from_its_own_root_again():
-    mesh = ControlPlane(plugged_in=PEM.format("another"), published=PEM.format("another"))
-
-    with pytest.raises(TimedOut, match="roots not published in n"):
-        MeshAuthority(mesh, QUICK).restore([Pod("n", "p")])
-
-    assert mesh.done[-2:] == ["delete Secret/cacerts", "Deployment/istiod"]
+@pytest.mark.parametrize(("published", "where"), [(ANOTHER, "n"), (OWN + ANOTHER, "istio-system")])
+def test_a_root_that_does_not_arrive_is_told(published, where):
+    with pytest.raises(TimedOut, match=f"roots not published in {where}"):
+        MeshAuthority(ControlPlane(signer=ANOTHER, roots=ANOTHER, published=published), QUICK).restore([Pod("n", "p")])
 
 
-def test_a_mesh_that_was_left_alone_only_starts_anew():
-    mesh = ControlPlane(plugged_in="", published="")
+def test_a_mesh_with_its_own_root_is_left_alone():
+    mesh = ControlPlane()
 
     MeshAuthority(mesh, QUICK).restore([Pod("n", "p")])
 
-    assert mesh.done == ["delete Secret/cacerts", "Deployment/istiod"]
+    assert not mesh.done
+
+
+def test_a_mesh_is_given_a_root_once():
+    mesh = ControlPlane()
+    mesh.secrets.clear()
+
+    MeshAuthority(mesh, QUICK).establish()
+    MeshAuthority(mesh, QUICK).establish()
+
+    assert mesh.done == ["Secret/istio-ca-secret", "Secret/cacerts 1"]
+    given, own = mesh.secrets["cacerts"], mesh.secrets["istio-ca-secret"]
+    assert given["ca-cert.pem"] == given["root-cert.pem"] == own["ca-cert.pem"]
+    assert given["ca-key.pem"] == own["ca-key.pem"]

@@ -302,6 +302,11 @@ class IstioClient:
             for serial, one in held.items()
         ]
 
+    def trusted_roots(self, namespace: str, pod: str) -> set[str]:
+        """Return the serials of the roots by which a proxy knows its peers; AssertionError when its admin port did not answer."""
+        told = json.loads(self.proxy_admin(namespace, pod, "certs"))
+        return {root["serial_number"] for context in told["certificates"] for root in context.get("ca_cert", [])}
+
     def access_log(self, namespace: str, pod: str, since: float | str) -> list[Mapping[str, Any]]:
         """Return the JSON access log entries of one proxy over the last `since` seconds, or since that time (RFC 3339)."""
         entries = []

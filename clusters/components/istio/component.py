@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from clusters.components.istio.authority import MeshAuthority
 from clusters.errors import UserError
 from clusters.kube import Kube
 from clusters.provider import Cluster
@@ -19,7 +20,7 @@ CONTROL_PLANE = Path(__file__).parent / "manifests" / "control_plane.yaml"
 class Istio:
     """One istiod and one ingress gateway in `istio-system`; mutual TLS stays permissive for the suites to tighten.
 
-    The charts are the ones that the pinned istioctl embeds.
+    The charts are the ones that the pinned istioctl embeds. istiod signs with a root that was plugged in, and takes another while it runs.
     """
 
     version: str
@@ -33,12 +34,15 @@ class Istio:
         return hashlib.sha256(self.version.encode() + CONTROL_PLANE.read_bytes()).hexdigest()[:16]
 
     def install(self, cluster: Cluster, timeouts: Timeouts, log: Path) -> None:
-        """Run `istioctl install`, which applies the custom resources before their first object and waits for both Deployments.
+        """Plug in a root, then run `istioctl install`, which applies the custom resources before their first object and waits for both Deployments.
 
         Raises:
             UserError: istioctl failed; its output is in `log`.
 
         """
+        kube = Kube.from_kubeconfig(cluster.kubeconfig, cluster.context)
+        kube.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}])
+        MeshAuthority(kube, timeouts).establish()
         command = [
             str(self.istioctl()), "install", "--skip-confirmation", f"--filename={CONTROL_PLANE}", f"--set=tag={self.version}",
             f"--kubeconfig={cluster.kubeconfig}", f"--context={cluster.context}", f"--readiness-timeout={timeouts.istio_ready:.0f}s",
