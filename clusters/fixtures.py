@@ -13,6 +13,7 @@ import pytest
 
 from clusters.bringup import Options, Testbed
 from clusters.components.istio.client import IstioClient
+from clusters.components.knative.client import KnativeClient
 from clusters.components.registry import NAMES
 from clusters.errors import EXIT_USAGE, UserError
 from clusters.kube import Kube
@@ -133,6 +134,14 @@ def istio(testbed: Testbed, kube: Kube, timeouts: Timeouts, request: pytest.Fixt
     with _before_the_person(request.config):
         testbed.require(("istio",))
     return IstioClient(kube, timeouts)
+
+
+@pytest.fixture(scope="session")
+def knative(testbed: Testbed, kube: Kube, timeouts: Timeouts, request: pytest.FixtureRequest) -> KnativeClient:
+    """Knative Serving on Istio, installed on first use."""
+    with _before_the_person(request.config):
+        testbed.require(("knative",))
+    return KnativeClient(kube, timeouts)
 
 
 def _remove_leftovers(testbed: Testbed, api: Kube) -> None:

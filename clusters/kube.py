@@ -23,6 +23,7 @@ from clusters.errors import UserError
 from clusters.manifests import Document, load_manifest
 from clusters.pods import Prognosis, describe
 from clusters.waiting import CLOCK, Clock, GiveUp, TimedOut, eventually
+from clusters.watching import Watch
 
 __all__ = ["ApiRefused", "Applied", "ExecFailed", "Kube", "NotFound", "PodUnreachable", "ProxyResponse", "Unreachable"]
 
@@ -168,11 +169,15 @@ class Kube:
                 place = document.body["metadata"].get("namespace") or namespace
                 self.await_gone(_qualified(document.body), document.name, place, within=max(0.0, deadline - self._clock.monotonic()))
 
-    def delete_one(self, kind: str, name: str, namespace: str | None = None, *, within: float | None = None) -> None:
-        """Delete one object with what it owns; no error when it is gone. With `within`, wait that many seconds for its end."""
+    def delete_one(self, kind: str, name: str, namespace: str | None = None, *, within: float | None = None, grace_s: int | None = None) -> None:
+        """Delete one object with what it owns; no error when it is gone. With `within`, wait that many seconds for its end.
+
+        `grace_s` replaces the time that a pod has to end by itself; 0 kills it.
+        """
         try:
             path = self._resource(kind, f"{kind}/{name}").path(name=name, namespace=namespace)
-            self.server.call("DELETE", path, query=[("propagationPolicy", "Background")], what=f"delete {kind}/{name}")
+            query = [("propagationPolicy", "Background"), *([] if grace_s is None else [("gracePeriodSeconds", str(grace_s))])]
+            self.server.call("DELETE", path, query=query, what=f"delete {kind}/{name}")
         except NotFound:
             return
         if within is not None:
@@ -200,6 +205,12 @@ class Kube:
             if not more:
                 return items
             page = [("continue", more)]
+
+    def watch(self, kind: str, namespace: str) -> Watch:
+        """Return a watch of a kind in one namespace from this moment on; it listens as a `with` block."""
+        path = self._resource(kind, kind).path(namespace=namespace)
+        now = self.server.call("GET", path, query=[("limit", "1")], what=f"list {kind}")["metadata"]["resourceVersion"]
+        return Watch(self.server, path, str(now))
 
     def pods(self, namespace: str, selector: str | None = None) -> Resources:
         """Return the pods of a namespace, by label selector, those that are on their way out included."""
@@ -294,8 +305,12 @@ class Kube:
         tail: int | None = None,
         previous: bool = False,
         max_bytes: int | None = None,
+        stamped: bool = False,
     ) -> str:
-        """Return a container's log: of the last `since` seconds or since that time (RFC 3339, the node's clock), the last `tail` lines, the `previous` container; ApiRefused if none."""
+        """Return a container's log: of the last `since` seconds or since that time (RFC 3339, the node's clock), the last `tail` lines, the `previous` container; ApiRefused if none.
+
+        With `stamped`, each line begins with the time at which the node's runtime got it (RFC 3339, nanoseconds) and a space.
+        """
         query = [("container", container)] if container else []
         if isinstance(since, str):
             query += [("sinceTime", since)]
@@ -303,6 +318,7 @@ class Kube:
             query += [("sinceSeconds", str(max(1, round(since))))]
         query += [("tailLines", str(tail))] if tail is not None else []
         query += [("previous", "true")] if previous else []
+        query += [("timestamps", "true")] if stamped else []
         query += [("limitBytes", str(max_bytes))] if max_bytes is not None else []
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
         return self.server.text("GET", path, query=query, what=f"log of pod {namespace}/{pod} {container or ''}").decode("utf-8", "replace")

@@ -51,6 +51,11 @@ def say(text: str) -> None:
         _console.print(text, markup=False, soft_wrap=True)
 
 
+def live() -> bool:
+    """Tell whether a line can change in front of the person; where it cannot, every update is a line of its own."""
+    return _console.is_terminal
+
+
 @contextmanager
 def step(title: str) -> Iterator[Step]:
     """Show a step while the block runs, and how it ended and how long it took."""

@@ -17,6 +17,8 @@ class Timeouts:
     webhook_serving: float = 60
     # istiod, its CRDs and the gateway, which starts only after istiod injects it; 23 s on a quiet machine.
     istio_ready: float = 180
+    # A function's pod with two containers beside its own, then the ingress asked until every proxy of it answers; 4 s on a quiet machine.
+    function_ready: float = 90
     # istiod debounces for up to 10 s, then pushes to every proxy one after the other.
     propagation: float = 30
     # Every pod of it must be gone, then the namespace controller makes its rounds, some seconds apart.

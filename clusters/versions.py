@@ -96,6 +96,7 @@ class Versions:
 
     go: str
     envoy: str
+    node: str
     debian: str
     istio: IstioPin
     software: Mapping[str, str]
@@ -143,7 +144,7 @@ def _parse(told: Mapping[str, Any]) -> Versions:
     for digest in (digest for digests in wheels.values() for digest in digests):
         _check_digest(digest)
     return Versions(
-        go=toolchain["go"], envoy=toolchain["envoy"], debian=toolchain["debian"], istio=IstioPin(istio["version"], istio["module"]),
+        go=toolchain["go"], envoy=toolchain["envoy"], node=toolchain["node"], debian=toolchain["debian"], istio=IstioPin(istio["version"], istio["module"]),
         software=software, wheels=wheels, images=images,
     )
 

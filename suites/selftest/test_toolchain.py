@@ -144,6 +144,39 @@ def test_a_wheel_without_the_file_is_refused(tmp_path):
         extract_member(wheel(tmp_path, b"x", b"x"), "thing/_bin/other", tmp_path / "tool")
 
 
+def locked(folder: Path, tag: str = "py3-none-any", digest: str = "") -> Path:
+    """Make a wheel and a requirements file that locks it; returns the latter."""
+    file = folder / f"thing-1-{tag}.whl"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("thing/__init__.py", "")
+        archive.writestr("thing-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1\n")
+        archive.writestr("thing-1.dist-info/WHEEL", f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n")
+        archive.writestr("thing-1.dist-info/entry_points.txt", "[console_scripts]\nthing = thing:main\n")
+        archive.writestr("thing-1.dist-info/RECORD", "thing/__init__.py,,\nthing-1.dist-info/RECORD,,\n")
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"thing @ {file.as_uri()} --hash=sha256:{digest or hashlib.sha256(file.read_bytes()).hexdigest()}\n")
+    return requirements
+
+
+def test_locked_wheels_are_unpacked_once_and_without_commands(toolchain, tmp_path):
+    requirements = locked(tmp_path)
+
+    site = toolchain.wheel_set(requirements)
+
+    assert (site / "thing" / "__init__.py").exists()
+    assert not (site / "bin").exists()
+    (tmp_path / "thing-1-py3-none-any.whl").unlink()
+    assert toolchain.wheel_set(requirements) == site
+
+
+@pytest.mark.parametrize(("tag", "digest"), [("py3-none-any", "0" * 64), ("cp39-cp39-manylinux2014_x86_64", ""), ("cp311-cp311-win_amd64", "")])
+def test_a_wheel_that_is_not_the_locked_one_or_not_for_debian_s_python_is_refused(toolchain, tmp_path, tag, digest):
+    with pytest.raises(UserError, match="wheels of"):
+        toolchain.wheel_set(locked(tmp_path, tag, digest))
+
+    assert not list(toolchain.cache.wheels.glob("set-*"))
+
+
 @pytest.mark.parametrize(
     ("output", "expected", "seen"),
     [

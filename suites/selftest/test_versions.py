@@ -24,6 +24,8 @@ LOCKED = {
     "kube-router": ("kube-router", "github.com/cloudnativelabs/kube-router/v2"),
     "local-path-provisioner": ("local-path", "github.com/rancher/local-path-provisioner"),
     "fortio": ("fortio", "fortio.org/fortio"),
+    "knative": ("knative", "knative.dev/serving"),
+    "knative-gateway": ("knative-gateway", "knative.dev/net-gateway-api"),
 }
 NO_MODULE = {"pause"}
 
