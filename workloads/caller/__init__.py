@@ -6,6 +6,7 @@ from typing import Any
 from workloads.client_pod import client_pod
 
 CONTROL_PORT = 9000
+IMAGE = "faasmesh.test/faasmesh/caller:1"
 MANIFESTS = Path(__file__).parent / "manifests.yaml"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from clusters.manifests import load_manifest
 from workloads.wiretap import tap
 
+IMAGE = "faasmesh.test/faasmesh/greeter:1"
 ADMIN_PORT = 9000
 INSTANCE = "app.kubernetes.io/instance"
 _MANIFESTS = Path(__file__).parent / "manifests.yaml"

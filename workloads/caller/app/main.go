@@ -6,6 +6,8 @@
 //	               400 for an order it does not understand, 409 for an order id it has seen, 429 while four draws run.
 //	GET  /healthz  answers 200 once it listens.
 //
+// With KEEP_WARM_URL it visits that address from its start on, KEEP_WARM_EVERY (60s) after each answer, and writes a line of each (warm.go).
+//
 // A draw whose client goes away stops. A draw in progress at SIGTERM is given up.
 package main
 
@@ -34,6 +36,9 @@ func main() {
 func serve(address string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	if err := startWarming(ctx); err != nil {
+		return err
+	}
 	server := &http.Server{Addr: address, Handler: newControl(), ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.ListenAndServe() }()

@@ -139,6 +139,9 @@ func (g *greeter) greet(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("x-version", g.version)
 	w.Header().Set("x-pod", g.pod)
 	w.Header().Set("x-request-id", id)
+	if g.target != "" {
+		w.Header().Set("x-greeting", g.greeting())
+	}
 	if sealed := seal(g.secretFile, r.Header.Get("x-nonce")); sealed != "" {
 		w.Header().Set("x-seal", sealed)
 	}
@@ -174,10 +177,13 @@ func (g *greeter) greet(w http.ResponseWriter, r *http.Request) {
 		Headers: lowerCased(r), BodyBytes: read, Count: count, RequestID: id,
 	}
 	if g.target != "" {
-		said.Greeting = "Hello " + g.target + "!"
+		said.Greeting = g.greeting()
 	}
 	answer(w, status, said)
 }
+
+// greeting is what the body says, and the header x-greeting, which records keep.
+func (g *greeter) greeting() string { return "Hello " + g.target + "!" }
 
 // logged is the line that the function writes for every request that reaches it, before anything else is done with it.
 type logged struct {

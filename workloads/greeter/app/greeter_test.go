@@ -51,7 +51,7 @@ func TestAnswerSaysWhatArrived(t *testing.T) {
 	if fmt.Sprint(said.Headers["user-type"]) != "[premium ]" || fmt.Sprint(said.Headers["host"]) != "[example.com]" {
 		t.Errorf("headers %v", said.Headers)
 	}
-	if h := got.Header(); h.Get("x-version") != "v1" || h.Get("x-pod") != "pod-1" || h.Get("x-request-id") != "id-1" {
+	if h := got.Header(); h.Get("x-greeting") != "Hello World!" || h.Get("x-version") != "v1" || h.Get("x-pod") != "pod-1" || h.Get("x-request-id") != "id-1" {
 		t.Errorf("response headers %v", h)
 	}
 }

@@ -1,7 +1,7 @@
 // The greeter is the sample function: it says which version and pod answered and what it saw of the request.
 //
 // Environment: PORT (8080; several, separated by commas, are served alike), VERSION ("unversioned"), POD_NAME (host name), TARGET
-// (adds "greeting": "Hello <TARGET>!"), DRAIN_DELAY (0s: how long to go on accepting after SIGTERM, for the mesh to hear that the
+// (adds "greeting": "Hello <TARGET>!", and the header x-greeting), DRAIN_DELAY (0s: how long to go on accepting after SIGTERM, for the mesh to hear that the
 // pod leaves), ADMIN_PORT (none: a second port that serves only those below, for a testbed that the mesh would refuse), DEAF_PORT
 // (none: a port that answers nothing, not even a SYN: deaf.go), SECRET_FILE (none: a request with the header x-nonce is answered
 // with x-seal, which shows that the function has the file: seal.go).
@@ -12,6 +12,8 @@
 //	POST /_counts/reset  counts from zero again
 //	POST /_release/NAME  lets go what x-greeter-hold: NAME holds, and holds it no more
 //	POST /_search        where the container holds the text that is sent (search.go); on the second port only
+//
+// It prints one JSON line when it listens (started.go) and one for each request.
 //
 // Every other path, with any method, is a request to the function (greeter.go); a request may also ask it to misbehave
 // (behaviour.go). HTTP/1.1 and HTTP/2 without TLS are served on one port.
@@ -49,6 +51,7 @@ func serve() error {
 	if pod == "" {
 		pod, _ = os.Hostname()
 	}
+	began := processBeganMs()
 	stopping, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 
@@ -80,6 +83,7 @@ func serve() error {
 		}
 		go func() { failed <- server.Serve(listener) }()
 	}
+	function.sayListening(began)
 	select {
 	case err := <-failed:
 		return err

@@ -1,0 +1,3 @@
+"""greeter_node: the sample function in JavaScript."""
+
+IMAGE = "faasmesh.test/faasmesh/greeter-node:1"
