@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,10 @@ class World:
         if new:
             deploy(self.kube, self.namespace, [self._prepared(one) for one in new], within=self.timeouts.deployment_available)
             self._deployed.update(functions)
+
+    def use(self, *names: str) -> None:
+        """Count pods among those in use that somebody else makes, such as Knative, and whose label INSTANCE is one of `names`."""
+        self._used.update(names)
 
     def scale(self, name: str, replicas: int) -> None:
         """Ask for that many pods of a Deployment of ours and return at once: a draw may want to see them come and go.
@@ -163,9 +168,17 @@ Steady = Callable[..., AbstractContextManager[Load]]
 
 
 @pytest.fixture
-def steady_load(testbed: Testbed, request: pytest.FixtureRequest, tmp_path: Path) -> Steady:
-    """Locust on the host, which calls the ingress gateway: `steady_load(host, path, personas=..., profile=...)` for a block."""
+def steady_load(testbed: Testbed, request: pytest.FixtureRequest, run_folder: Path) -> Steady:
+    """Locust on the host, which calls the ingress gateway: `steady_load(host, path, personas=..., profile=...)` for a block.
+
+    What it leaves is kept in the run's folder, a numbered folder for each load of a check.
+    """
     url = testbed.cluster.gateway_url if testbed.cluster is not None else None
     if not url:
         pytest.skip("the host has no way to the ingress gateway, so it cannot put load on it")
-    return partial(load, url, folder=tmp_path / request.node.name)
+    numbers = count(1)
+
+    def put(*asked: Any, **options: Any) -> AbstractContextManager[Load]:  # noqa: ANN401  # those of `load`
+        return load(url, *asked, **options, folder=run_folder / "load" / f"{request.node.name}-{next(numbers)}")
+
+    return put

@@ -26,6 +26,8 @@ class CallRecord:
     `seen` are the request headers as the function received them; `headers` those of the answer; both with lower-case names.
     `connection` is the local address of the TCP connection, so equal values mean one connection.
     `flags` are Envoy's response flags, joined from its access log; empty until then.
+    A call that was due at a time (workloads.load.OpenProfile) counts `started_ms` and `latency_ms` from then, whenever it began: `late_ms`
+    after. `stage` names the stretch of the load it was part of.
     """
 
     index: int
@@ -40,6 +42,8 @@ class CallRecord:
     seen: dict[str, list[str]] = field(default_factory=dict)
     connection: str = ""
     flags: str = ""
+    late_ms: float = 0.0
+    stage: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types."""
@@ -61,7 +65,8 @@ class Draw:
     """A number of calls made at one request: drawn once, never topped up.
 
     `count` and `concurrency` are what was asked, `began` is ISO 8601 in UTC by the caller's clock, `seconds` the time from the
-    first call's start to the last one's end.
+    first call's start to the last one's end. `saturated` says what the generator could not keep up with, if anything: such a draw
+    supports no claim. `warm_up` calls were made before and are not among the records.
     """
 
     url: str
@@ -71,6 +76,8 @@ class Draw:
     records: tuple[CallRecord, ...]
     began: str
     seconds: float
+    saturated: str = ""
+    warm_up: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the draw as JSON types, as evidence files keep it."""
@@ -82,7 +89,7 @@ class Draw:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Draw:
         """Read a draw back from evidence; `RecordError` where it is not one."""
-        read = _checked(document, DRAW_FIELDS, required=frozenset(DRAW_FIELDS), what="draw")
+        read = _checked(document, DRAW_FIELDS, required=DRAW_REQUIRED, what="draw")
         read["records"] = tuple(CallRecord.from_json(record) for record in read["records"])
         return cls(**read)
 
@@ -138,6 +145,8 @@ CALL_FIELDS: dict[str, Types] = {
     "seen": dict,
     "connection": str,
     "flags": str,
+    "late_ms": (int, float),
+    "stage": str,
 }
 CALL_REQUIRED = frozenset({"index", "status", "error", "latency_ms", "started_ms"})
 DRAW_FIELDS: dict[str, Types] = {
@@ -148,7 +157,10 @@ DRAW_FIELDS: dict[str, Types] = {
     "records": (list, tuple),
     "began": str,
     "seconds": (int, float),
+    "saturated": str,
+    "warm_up": int,
 }
+DRAW_REQUIRED = frozenset(DRAW_FIELDS) - {"saturated", "warm_up"}
 
 # A field added to a class and forgotten in its table would be dropped from evidence in silence.
 if [f.name for f in fields(CallRecord)] != list(CALL_FIELDS) or {f.name for f in fields(Draw)} != set(DRAW_FIELDS):

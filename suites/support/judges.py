@@ -242,6 +242,15 @@ def header_seen(name: str, draw: Draw, header: str, value: str, *, least: int = 
     )
 
 
+def answer_header(name: str, draw: Draw, header: str, value: str, *, least: int = 1) -> Claim:
+    """Claim that every call was answered by a function, with the answer's header `header` of exactly the one value `value`."""
+    key = header.lower()
+    return _each(
+        name, draw, least, right=lambda record: _answered_with(record, key) == [value], fact=f"answered with {key}: {value}",
+        shown=lambda record: f"{key}: {', '.join(_answered_with(record, key)) or 'absent'}",
+    )
+
+
 def header_absent(name: str, draw: Draw, header: str, *, least: int = 1) -> Claim:
     """Claim that the function never saw the request header `header`, on calls whose headers it did report."""
     key = header.lower()
@@ -501,6 +510,8 @@ def records_of(name: str, draw: Draw, *, least: int = 1) -> tuple[list[Record], 
         return complete, _open(name, f"the draw is incomplete: {len(complete)} of {_announced(draw)} calls were recorded")
     if len(complete) < least:
         return complete, _open(name, f"{len(complete)} calls are too few, {least} are wanted")
+    if draw.get("saturated"):
+        return complete, _open(name, f"the load generator was saturated: {draw['saturated']}")
     return complete, None
 
 
@@ -508,7 +519,7 @@ def _announced(draw: Draw) -> int:
     return int(draw.get("count") or 0)
 
 
-_BLANK: Record = {"index": 0, "status": 0, "error": "", "version": "", "flags": "", "seen": {}, "request_id": "", "latency_ms": 0.0}
+_BLANK: Record = {"index": 0, "status": 0, "error": "", "version": "", "flags": "", "seen": {}, "headers": {}, "request_id": "", "latency_ms": 0.0}
 
 
 @dataclass(frozen=True)
@@ -563,6 +574,11 @@ def _flags(record: Record) -> set[str]:
 
 def _seen(record: Record, header: str) -> list[str]:
     values = record["seen"].get(header, [])
+    return [values] if isinstance(values, str) else [str(value) for value in values]
+
+
+def _answered_with(record: Record, header: str) -> list[str]:
+    values = record["headers"].get(header, [])
     return [values] if isinstance(values, str) else [str(value) for value in values]
 
 

@@ -187,6 +187,12 @@ def requirement_of(item: pytest.Item) -> Requirement | None:
     return marker.args[0] if marker else None
 
 
+@pytest.fixture(scope="session")
+def run_folder(request: pytest.FixtureRequest) -> Path:
+    """Where the run keeps what it leaves behind."""
+    return request.config.stash[FOLDER].resolve()
+
+
 @pytest.fixture
 def mutant(request: pytest.FixtureRequest) -> Mutant | None:
     """The fault under which this check runs; None in an ordinary run."""
