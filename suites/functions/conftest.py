@@ -1,0 +1,39 @@
+"""The functions that several checks of this area call; each is made once for a namespace and goes with it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clusters.components.knative.client import KnativeClient
+from clusters.manifests import load_manifest
+from suites.support.coldstarts import ColdStarts
+from workloads.caller.client import Caller
+from workloads.fixtures import World
+
+GREETER = "faasmesh.test/faasmesh/greeter:1"
+STANDING = Path(__file__).parent / "standing.yaml"
+
+
+@pytest.fixture(scope="module")
+def greeter_image(world: World) -> str:
+    """The sample function's image, as this cluster pulls it."""
+    return world.image(GREETER)
+
+
+@pytest.fixture(scope="module")
+def standing(world: World, knative: KnativeClient, greeter_image: str) -> dict[str, str]:
+    """Two functions that keep a pod each; returns the names of their revisions.
+
+    `relayed` is always called by way of the activator, `direct` never while it has a pod: what differs between them is the activator's doing.
+    """
+    world.kube.apply(load_manifest(STANDING, image=greeter_image), world.namespace)
+    world.use("relayed", "direct")
+    return {name: knative.await_ready(world.namespace, name).latest_ready for name in ("relayed", "direct")}
+
+
+@pytest.fixture
+def cold_starts(world: World, knative: KnativeClient, caller: Caller) -> Iterator[ColdStarts]:
+    """Draws cold starts in this area's namespace, and listens to its pods and events."""
+    with ColdStarts(world.kube, knative, caller, world.namespace) as drawing:
+        yield drawing
