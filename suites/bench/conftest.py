@@ -1,11 +1,20 @@
 """What the benchmarks measure: one function, asked in several ways in one run, so that the ratios hold on any machine."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from clusters.manifests import load_manifest
 from workloads.fixtures import World
 from workloads.greeter import greeter
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the sizes of measurements."""
+    group = parser.getgroup("faasmesh-bench", "faasmesh: the benchmarks")
+    group.addoption("--cold-starts", type=int, default=20, metavar="N", help="rounds of cold starts, each with every arm (default: %(default)s)")
+    group.addoption("--cold-start-arms", default="", metavar="NAMES", help="some of the arms, separated by commas; all when none is named")
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +35,10 @@ def figures(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], Non
         for name, value in collected:
             print(f"\n{name:<{width}}  {value}", end="")  # noqa: T201  # a benchmark's result is what it prints
         print()  # noqa: T201  # see above
+
+
+@pytest.fixture(scope="module")
+def fortio(world: World) -> str:
+    """The pod of another load generator in the same mesh."""
+    world.deploy({"fortio": [document.body for document in load_manifest(Path(__file__).parent / "fortio.yaml")]})
+    return world.pod("fortio")

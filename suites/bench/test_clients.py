@@ -5,12 +5,8 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
-
-import pytest
 
 from clusters.bringup import Testbed
-from clusters.manifests import load_manifest
 from suites.support import sampling
 from workloads.caller.client import Caller
 from workloads.fixtures import World
@@ -56,13 +52,6 @@ def test_caller_against_exec(target: str, caller: Caller, world: World, testbed:
     per_call = draw / CALLS
     figures(f"one kubectl exec, median of {EXECS}", f"{1000 * statistics.median(execs):.0f} ms")
     figures("caller against one kubectl exec a request", f"{statistics.median(execs) / per_call:.0f} times as fast")
-
-
-@pytest.fixture(scope="module")
-def fortio(world: World) -> str:
-    """The pod of another load generator in the same mesh."""
-    world.deploy({"fortio": [document.body for document in load_manifest(Path(__file__).parent / "fortio.yaml")]})
-    return world.pod("fortio")
 
 
 def test_caller_against_fortio(target: str, caller: Caller, fortio: str, world: World, figures: Figures) -> None:
