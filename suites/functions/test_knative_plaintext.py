@@ -36,6 +36,8 @@ def test_an_activator_without_a_certificate_reaches_nobody(
 ) -> None:
     """In a STRICT namespace a function that the activator calls without a certificate is answered 503, and one that is called past the activator is served."""
     urls = {name: f"http://{local_host(name, world.namespace)}/" for name in standing}
+    # Waited for, and with it the end of what the check before this one had applied to the same functions.
+    manifests.apply("knative_plaintext.before.yaml")
     before = {name: caller.draw(url, count=CALLS) for name, url in urls.items()}
     manifests.apply("knative_plaintext.yaml", revision=standing["relayed"])
     await_plaintext(istio, knative, f"{standing['relayed']}-private.{world.namespace}.svc.cluster.local")

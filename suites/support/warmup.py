@@ -119,9 +119,10 @@ def _judge(plan: Plan, evidence: Evidence) -> Verdict:
 
 
 def lasted(draw: Draw, plan: Plan) -> scaling.Span:
-    """Return when gaps and bursts were, in milliseconds of a draw: from the first gap to the end of the last burst."""
-    begins, ends = (scaling.span(draw, stage, plan.burst_s) for stage in (plan.stages[0], plan.stages[-1]))
-    return begins[0] - 1000 * plan.gap_s, ends[1]
+    """Return when gaps and bursts were, in milliseconds of a draw: from the first gap to the last call, which is when the load and the watch of its pods end."""
+    begins, _ = scaling.span(draw, plan.stages[0], plan.burst_s)
+    last, _ = scaling.span(draw, plan.stages[-1], plan.burst_s)
+    return begins - 1000 * plan.gap_s, max(last, *(float(record["started_ms"]) for record in draw["records"]))
 
 
 def answered(name: str, draw: Draw, scale: Scale, least: int) -> Claim:
