@@ -46,10 +46,10 @@ def judge(evidence: Evidence) -> Verdict:
         settings("every-setting-is-the-proxys", evidence["settings"]["pooled"], SETTINGS),
         unlike("control-has-other-settings", evidence["settings"]["default"], SETTINGS),
         judges.every_status("every-call-answered", recycled["draw"], 200, least=CALLS),
-        connections("connections-a-thousand-requests", recycled, CALLS // PER_CONNECTION),
+        judges.connections("connections-a-thousand-requests", recycled, CALLS // PER_CONNECTION, calls=CALLS),
         judges.counter_rise("closed-by-the-limit", recycled["before"], recycled["after"], "upstream_cx_max_requests", CALLS // PER_CONNECTION),
         judges.every_status("control-answered", kept["draw"], 200, least=CALLS),
-        connections("control-keeps-one-connection", kept, 1),
+        judges.connections("control-keeps-one-connection", kept, 1, calls=CALLS),
         armed("keep-alive-armed", evidence["timers"]["pooled"]),
         unarmed("control-without-keep-alive", evidence["timers"]["default"]),
         given_up("deaf-is-given-up", evidence["deaf"]["pooled"]),
@@ -69,15 +69,6 @@ def unlike(name: str, held: Evidence, wanted: Evidence) -> Claim:
     """Claim that another cluster of the proxy holds none of them."""
     same = [key for key, value in wanted.items() if held.get(key) == value]
     return Claim(name, not same, f"the proxy holds {dict(held)} of the control", expected="none of the settings", got=", ".join(same))
-
-
-def connections(name: str, seen: Evidence, expected: int) -> Claim:
-    """Claim that all calls of the draw reached the function over exactly `expected` connections; fewer calls settle nothing."""
-    counts = seen["function"]
-    said = f"{counts['total']} calls reached the function over {counts['connections']} connections"
-    if counts["total"] != CALLS:
-        return Claim(name, None, f"{said}, {CALLS} calls were to")
-    return Claim(name, counts["connections"] == expected, said, expected=f"{expected} connections", got=str(counts["connections"]))
 
 
 def armed(name: str, timers: Evidence) -> Claim:

@@ -7,7 +7,7 @@ from suites.support import judges
 from suites.support.manifests import Manifests
 from suites.support.requirements import requirement
 from suites.support.verdicting import Decide
-from suites.support.verdicts import Claim, Evidence, Verdict
+from suites.support.verdicts import Evidence, Verdict
 from workloads.caller.client import Caller
 from workloads.greeter.client import Greeter
 
@@ -23,21 +23,12 @@ def judge(evidence: Evidence) -> Verdict:
     recycled, kept = evidence["recycled"], evidence["kept"]
     return Verdict.of(
         judges.every_status("every-call-answered", recycled["draw"], 200, least=CALLS),
-        connections("connections-of-ten-requests", recycled, CONNECTIONS),
+        judges.connections("connections-of-ten-requests", recycled, CONNECTIONS, calls=CALLS),
         # A connection that has carried its last request is closed at once, the eleventh too.
         judges.counter_rise("closed-by-the-limit", recycled["before"], recycled["after"], "upstream_cx_max_requests", CONNECTIONS),
         judges.every_status("control-answered", kept["draw"], 200, least=CALLS),
-        connections("control-keeps-one", kept, 1),
+        judges.connections("control-keeps-one", kept, 1, calls=CALLS),
     )
-
-
-def connections(name: str, seen: Evidence, expected: int) -> Claim:
-    """Claim that all calls of the draw reached the function over exactly `expected` connections; fewer calls settle nothing."""
-    counts = seen["function"]
-    said = f"{counts['total']} calls reached the function over {counts['connections']} connections"
-    if counts["total"] != CALLS:
-        return Claim(name, None, f"{said}, {CALLS} calls were to")
-    return Claim(name, counts["connections"] == expected, said, expected=f"{expected} connections", got=str(counts["connections"]))
 
 
 @requirement("routing.connection-recycling", level="MUST", judge=judge)

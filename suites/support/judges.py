@@ -460,6 +460,25 @@ def plaintext(name: str, wire: Mapping[str, Any]) -> Claim:
     return _refuted(name, f"the nonce of the request is not in {seen}", "plaintext on the wire", "no nonce")
 
 
+def connections(name: str, seen: Mapping[str, Any], expected: int, *, calls: int) -> Claim:
+    """Claim that `calls` calls reached the function over exactly `expected` connections, by its own count; fewer calls settle nothing."""
+    counts = seen["function"]
+    said = f"{counts['total']} calls reached the function over {counts['connections']} connections"
+    if counts["total"] != calls:
+        return _open(name, f"{said}, {calls} calls were to")
+    return Claim(name, counts["connections"] == expected, said, expected=f"{expected} connections", got=str(counts["connections"]))
+
+
+def let_in(hello: Draw, below: Draw, other_paths: Mapping[str, Draw], other_hosts: Mapping[str, Draw], version: str, *, least: int) -> tuple[Claim, ...]:
+    """Claim of a gateway that it serves one path of one host, and what lies below it, from the function `version`, and answers every other 404 itself."""
+    return (
+        only_version("function-served", hello, version, least=least),
+        only_version("below-the-path-served", below, version, least=least),
+        all_refused("other-paths-refused", other_paths, control=hello, status=404),
+        all_refused("other-hosts-refused", other_hosts, control=hello, status=404),
+    )
+
+
 def joined(draws: Mapping[str, Draw]) -> Draw:
     """Return several draws as one, for a claim that must hold of them all; a call that one lacks is missing from the whole."""
     return {"count": sum(_announced(draw) for draw in draws.values()), "records": [record for draw in draws.values() for record in draw.get("records", [])]}
