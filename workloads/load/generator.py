@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,14 +109,11 @@ class Load:
 
         """
         calls = self._calls()
-        return results.drawn(self.url, self.profile, calls, self.fared(), zero=self.began, ended=self._ended)
+        return results.drawn(self.url, self.profile, calls, self._fared(calls), zero=self.began, ended=self._ended)
 
     def fared(self) -> Generator:
         """Return how the generator fared; the load must have ended. Raises LoadBroken as `draw` does."""
-        begun = self._begun()
-        if begun is None:
-            raise LoadBroken(f"load on {self.url} never began; its output is in {self._log}")
-        return results.generator(self.profile, self._calls(), lines(self.folder / "generator.jsonl"), began=begun, ended=self._stopped)
+        return self._fared(self._calls())
 
     def end(self) -> None:
         """Let the calls under way end, and Locust with them; it is killed where it does not."""
@@ -135,9 +132,14 @@ class Load:
         """Write down how the generator fared beside what it saw, for people; a load that broke says so itself when it is drawn."""
         if self._begun() is not None and self._summary.exists():
             calls = lines(self.folder / "calls.jsonl")
-            fared = results.generator(self.profile, calls, lines(self.folder / "generator.jsonl"), began=self._begun() or 0.0, ended=self._stopped)
-            said = {"url": self.url, "profile": self.profile.to_json(), "calls": len(calls), "generator": fared.to_json()}
+            said = {"url": self.url, "profile": self.profile.to_json(), "calls": len(calls), "generator": self._fared(calls).to_json()}
             (self.folder / "result.json").write_text(json.dumps(said, indent=1))
+
+    def _fared(self, calls: Sequence[Mapping[str, Any]]) -> Generator:
+        begun = self._begun()
+        if begun is None:
+            raise LoadBroken(f"load on {self.url} never began; its output is in {self._log}")
+        return results.generator(self.profile, calls, lines(self.folder / "generator.jsonl"), began=begun, ended=self._stopped)
 
     def _calls(self) -> list[dict[str, Any]]:
         calls = lines(self.folder / "calls.jsonl")
