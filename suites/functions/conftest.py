@@ -10,15 +10,15 @@ from clusters.manifests import load_manifest
 from suites.support.coldstarts import ColdStarts
 from workloads.caller.client import Caller
 from workloads.fixtures import World
+from workloads.greeter import IMAGE
 
-GREETER = "faasmesh.test/faasmesh/greeter:1"
 STANDING = Path(__file__).parent / "standing.yaml"
 
 
 @pytest.fixture(scope="module")
 def greeter_image(world: World) -> str:
     """The sample function's image, as this cluster pulls it."""
-    return world.image(GREETER)
+    return world.image(IMAGE)
 
 
 @pytest.fixture(scope="module")
