@@ -144,8 +144,9 @@ def issued(
 
 
 def serial_of(certificate: x509.Certificate) -> str:
-    """Return a serial number as Envoy writes it: hexadecimal, lower case, without leading zeroes."""
-    return f"{certificate.serial_number:x}"
+    """Return a serial number as Envoy writes it: whole bytes in hexadecimal, lower case, so that its first digit may be 0."""
+    number = certificate.serial_number
+    return number.to_bytes((number.bit_length() + 7) // 8, "big").hex()
 
 
 def spiffe_of(certificate: x509.Certificate) -> str:

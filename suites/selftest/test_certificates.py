@@ -4,7 +4,6 @@ import base64
 import copy
 import functools
 import json
-import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -295,6 +294,11 @@ def test_a_refusal_for_another_reason_than_the_certificate_s_is_not_the_one_that
     assert verdict("security.mtls-matrix", evidence)["ended-certificate-is-told-why"] is None
 
 
+@pytest.mark.parametrize(("number", "written"), [(0x0AB1, "0ab1"), (0xAB12, "ab12"), (0x7, "07"), (1 << 158, "40" + 19 * "00"), (1 << 154, "04" + 19 * "00")])
+def test_a_serial_number_is_written_in_whole_bytes(number: int, written: str):
+    assert credentials.serial_of(SimpleNamespace(serial_number=number)) == written
+
+
 def test_a_credential_is_what_istio_s_are_like_and_its_key_is_never_shown():
     root, key = self_signed("cluster.local", lasts=timedelta(hours=1))
 
@@ -302,7 +306,7 @@ def test_a_credential_is_what_istio_s_are_like_and_its_key_is_never_shown():
 
     public = made.to_json()
     assert (public["spiffe"], public["issuer"], public["not_after"] - public["not_before"]) == (SPIFFE, "O=cluster.local", 30)
-    assert re.fullmatch(r"[1-9a-f][0-9a-f]*", public["serial"])
+    assert public["serial"] == credentials.serial_of(made.leaf)
     made.leaf.verify_directly_issued_by(root)
     assert "PRIVATE" not in repr(made)
     assert "PRIVATE" not in str(public)
