@@ -1,12 +1,12 @@
 """Fixtures for what runs on the cluster: one namespace an area, and the clients in it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -25,6 +25,7 @@ from workloads.intruder import intruder as intruder_objects
 from workloads.load.generator import Load, load
 
 Objects = list[dict[str, Any]]
+Made = TypeVar("Made")
 
 
 @dataclass
@@ -42,6 +43,7 @@ class World:
     _deployed: set[str] = field(default_factory=set)
     _used: set[str] = field(default_factory=set)
     _ended_on_purpose: set[str] = field(default_factory=set)
+    _kept: dict[str, Any] = field(default_factory=dict)
 
     def view(self) -> "World":
         """Return the same namespace for another file of checks, which uses nothing of it yet."""
@@ -57,6 +59,13 @@ class World:
         if new:
             deploy(self.kube, self.namespace, [self._prepared(one) for one in new], within=self.timeouts.deployment_available)
             self._deployed.update(functions)
+
+    def kept(self, name: str, make: Callable[[], Made]) -> Made:
+        """Return what `make` returned when it was first asked for under this name: it lasts as long as the namespace."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        made: Made = self._kept[name]
+        return made
 
     def use(self, *names: str) -> None:
         """Count pods among those in use that somebody else makes, such as Knative, and whose label INSTANCE is one of `names`."""
@@ -120,19 +129,35 @@ class World:
 def worlds(
     testbed: Testbed, kube: Kube, istio: IstioClient, timeouts: Timeouts, run_id: str, request: pytest.FixtureRequest,
 ) -> Callable[[str], World]:
-    """The namespaces of the run, one per area and process of a parallel run, made on first use."""
+    """The namespaces of the run, one per area and process of a parallel run, made on first use.
+
+    What comes after the first dash of a name is a namespace beside the area's own. All of them go when the process comes to another area.
+    """
     made: dict[str, World] = {}
     worker = worker_of(request.config)
 
-    def world(area: str) -> World:
-        if area not in made:
-            name = "-".join(filter(None, ("faasmesh", area, run_id, worker)))
-            kube.create_namespace(name, {RUN_LABEL: run_id, "faasmesh.dev/area": area, "istio-injection": "enabled"})
-            made[area] = World(kube, timeouts, name, testbed.workload_image)
-        return made[area]
+    def leave(names: Sequence[str]) -> None:
+        namespaces = [made.pop(name).namespace for name in names]
+        for namespace in namespaces:
+            kube.delete_one("Namespace", namespace)
+        for namespace in namespaces:
+            kube.await_gone("Namespace", namespace, within=timeouts.namespace_gone)
+
+    def world(name: str) -> World:
+        if name not in made:
+            # The pods of all areas together ask for more than a small node has.
+            leave([other for other in made if _area(other) != _area(name)])
+            namespace = "-".join(filter(None, ("faasmesh", name, run_id, worker)))
+            kube.create_namespace(namespace, {RUN_LABEL: run_id, "faasmesh.dev/area": name, "istio-injection": "enabled"})
+            made[name] = World(kube, timeouts, namespace, testbed.workload_image)
+        return made[name]
 
     del istio  # needed before the first pod: a namespace made earlier would stay without sidecars
     return world
+
+
+def _area(name: str) -> str:
+    return name.partition("-")[0]
 
 
 @pytest.fixture(scope="module")

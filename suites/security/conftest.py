@@ -100,13 +100,13 @@ def unhurried(world: World) -> Target:
     return Target(f"http://unhurried-function.{world.namespace}/", Greeter(world.kube, world.namespace, world.pod("unhurried-function")))
 
 
-@pytest.fixture(scope="session")
-def holder(worlds: Callable[[str], World], istio: IstioClient, timeouts: Timeouts) -> Holder:
-    """A caller in another namespace of the mesh, whose certificate is renewed every five seconds."""
-    elsewhere = worlds("security-elsewhere")
+@pytest.fixture(scope="module")
+def holder(elsewhere: World, istio: IstioClient, timeouts: Timeouts) -> Holder:
+    """A caller in another namespace of the mesh, whose certificate is renewed every few seconds; one for the whole area, so that its first has long ended."""
     elsewhere.deploy({"holder": short_lived(caller_objects("holder"), ttl_s=Holder.ttl_s, grace_ratio=Holder.grace_ratio)})
     pod = elsewhere.pod("holder")
-    return Holder(elsewhere.kube, Caller(elsewhere.kube, elsewhere.namespace, pod, access_log=partial(istio.access_log, elsewhere.namespace, pod)), within=timeouts.propagation)
+    caller = Caller(elsewhere.kube, elsewhere.namespace, pod, access_log=partial(istio.access_log, elsewhere.namespace, pod))
+    return elsewhere.kept("holder", lambda: Holder(elsewhere.kube, caller, within=timeouts.propagation))
 
 
 @pytest.fixture(scope="module")
