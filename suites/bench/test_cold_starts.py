@@ -1,6 +1,20 @@
 """Where the seconds of a cold start go, and which settings win them back: every arm in every round, so that the arms are paired.
 
 `python -m pytest suites/bench/test_cold_starts.py --keep-cluster --cold-starts=20`
+
+Seen on a quiet machine of two cores with twenty rounds; medians, with 95 % intervals where something is claimed of them:
+
+Finding: what a sidecar adds (1.9 s in Go, 2.5 in Python, 1.7 in JavaScript) is the time until its proxy is ready, 1.85 s whatever the function is, and
+the half second until the kubelet has noticed. Nothing that Istio offers wins it back: not a container instead of an init container, held or
+not (the function then starts 1.8 s sooner and its first request waits as much longer), not half a core asked for, not a configuration without any other host.
+
+Finding: without a sidecar half of the time is Knative's own, between a function that listens and the activator's first request to it. Where
+the activator asks pods themselves (`mesh-compatibility-mode: auto`) it is 0.25 s instead of 0.8, and the whole start 1.0 s (0.98 to 1.08)
+instead of 1.5 (1.2 to 2.0); functions under STRICT gain nothing by it.
+
+Finding: of 80 starts without sidecar nine took 11 s: the activator that goes by the Service waits for the pod's readiness, which is asked for
+once and then ten seconds later. None of 20 did where the function had a readiness probe of its own, every second; none of 40 where the
+activator asked the pod; none of 220 with a sidecar, behind which a function is there when it is first asked.
 """
 
 import json
