@@ -40,7 +40,7 @@ NOWHERE = draw(0, error="resolve: no such host")
 GOOD: dict[str, Evidence] = {
     "functions.knative-cold-start": {"starts": [start(name) for _ in range(2) for name in ("go", "python", "node", "go-bare")]},
     "functions.knative-scale-to-zero": {
-        "first": draw(), "zero": ZERO, "gone_after_s": 10.4, "again": draw(pod="q"), "twin": draw(),
+        "first": draw(), "zero": ZERO, "gone_after_s": 29.4, "retained_s": 22.0, "proxied_s": 38.0, "again": draw(pod="q"), "twin": draw(),
         "pods": {"zero": ["p"], "one": ["o"], "one_after": ["o"], "one_ended": []},
     },
     "functions.knative-start-failures": {
@@ -91,8 +91,12 @@ CASES = [
     (TO_ZERO, put("first", value=draw(503)), "served-before", False),
     (TO_ZERO, put("zero", "endpoints", value=1), "zero-pods-are-seen", False),
     (TO_ZERO, put("zero", value={}), "zero-pods-are-seen", None),
-    (TO_ZERO, put("gone_after_s", value=8.9), "the-last-pod-stays-as-long-as-it-must", False),
-    (TO_ZERO, put("gone_after_s", value=None), "the-last-pod-stays-as-long-as-it-must", None),
+    (TO_ZERO, put("gone_after_s", value=4.9), "the-window-is-over-first", False),
+    (TO_ZERO, put("gone_after_s", value=None), "the-window-is-over-first", None),
+    (TO_ZERO, put("retained_s", value=20.0), "the-last-pod-stays-as-long-as-it-must", False),
+    (TO_ZERO, put("retained_s", value=None), "the-last-pod-stays-as-long-as-it-must", None),
+    (TO_ZERO, put("proxied_s", value=28.0), "the-activator-is-in-the-path-for-the-grace-period", False),
+    (TO_ZERO, put("proxied_s", value=None), "the-activator-is-in-the-path-for-the-grace-period", None),
     (TO_ZERO, put("again", value=draw(504)), "the-next-request-is-answered", False),
     (TO_ZERO, put("again", value=draw(pod="p")), "the-next-request-is-answered", False),
     (TO_ZERO, put("again", value=draw(pod="q", greeting="")), "the-next-request-is-answered", False),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from clusters.components.knative.manifests import DOMAIN, NAMESPACE
@@ -124,6 +125,21 @@ class KnativeClient:
         ways = self.kube.list(SERVERLESS_SERVICE, namespace, f"{OF_REVISION}={name}")
         mode = ways[0]["spec"].get("mode", "") if ways else ""
         return Revision(name, conditions, status.get("desiredScale", -1), status.get("actualScale", -1), mode == "Proxy")
+
+    def inactive_since(self, namespace: str, revision: str) -> float | None:
+        """Return when a revision's autoscaler last found that nobody calls it (whole seconds since 1970); None while somebody does."""
+        return self._since(POD_AUTOSCALER, namespace, revision, "Active", "False")
+
+    def proxied_since(self, namespace: str, revision: str) -> float | None:
+        """Return since when callers of a revision are led to the activator (whole seconds since 1970); None while they are not."""
+        return self._since(SERVERLESS_SERVICE, namespace, revision, "ActivatorEndpointsPopulated", "True")
+
+    def _since(self, kind: str, namespace: str, revision: str, condition: str, status: str) -> float | None:
+        for found in self.kube.list(kind, namespace, f"{OF_REVISION}={revision}"):
+            for one in (found.get("status") or {}).get("conditions") or ():
+                if one["type"] == condition and one["status"] == status:
+                    return datetime.fromisoformat(one["lastTransitionTime"]).timestamp()
+        return None
 
     def pods(self, namespace: str, revision: str) -> Resources:
         """Return the pods of a revision that are not on their way out."""
