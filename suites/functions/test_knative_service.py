@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from clusters.components.knative.client import KnativeClient, host, local_host
+from clusters.components.knative.client import KnativeClient, local_host
 from clusters.waiting import TimedOut, eventually
 from suites.support import judges
 from suites.support.manifests import Manifests
@@ -98,16 +98,19 @@ def test_a_function_answers_from_both_sides_and_stays(
     manifests.apply("knative_service.yaml", image=greeter_image)
     function, idle = (knative.await_ready(world.namespace, name) for name in (NAME, IDLE))
     (pod,) = knative.pods(world.namespace, function.latest_ready)
+    # Hosts of the same form, at which nobody is at home: a function that was never made, one of another namespace, and the local one.
+    nobody, elsewhere = function.host.replace(NAME, "nobody", 1), function.host.replace(world.namespace, "default", 1)
+    not_outside = function.host.replace(NAME, IDLE, 1)
 
     decide(
-        outside=ingress.draw(host(NAME, world.namespace), "/hello", count=CALLS),
+        outside=ingress.draw(function.host, "/hello", count=CALLS),
         inside=caller.draw(f"http://{local_host(NAME, world.namespace)}/hello", count=CALLS),
         plaintext=intruder.draw(f"http://{pod['status']['podIP']}:8080/hello", count=CALLS),
         **{"other-hosts": {
-            **{name: ingress.draw(name, "/hello", count=CALLS) for name in (host("nobody", world.namespace), host(NAME, "default"))},
+            **{name: ingress.draw(name, "/hello", count=CALLS) for name in (nobody, elsewhere)},
             "inside": caller.draw(LOCAL_GATEWAY, count=CALLS, headers=[("Host", local_host("nobody", world.namespace))]),
         }},
-        **{"local-one": {name: ingress.draw(name, "/", count=CALLS) for name in (host(IDLE, world.namespace), local_host(IDLE, world.namespace))}},
+        **{"local-one": {name: ingress.draw(name, "/", count=CALLS) for name in (not_outside, local_host(IDLE, world.namespace))}},
         # The control is called last, so that it has been idle for the shorter time.
         idle=caller.draw(f"http://{local_host(IDLE, world.namespace)}/", count=CALLS, timeout_s=COLD_START_S),
         looks=watched(knative, world.namespace, kept=function.latest_ready, control=idle.latest_ready),

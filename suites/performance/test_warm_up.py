@@ -34,9 +34,9 @@ def test_a_visited_function_is_never_cold(
     world: World, knative: KnativeClient, manifests: Manifests, steady_load: Steady, decide: Decide,
 ) -> None:
     """A function that a warm-up visits more often than its window is long has no cold call, as one of minScale 1 has none; a bare one is cold after every gap."""
-    warmup.prepare(world, knative, manifests, QUICK)
+    hosts = warmup.prepare(world, knative, manifests, QUICK)
 
-    decide(**warmup.draw(world, steady_load, QUICK))
+    decide(**warmup.draw(world, steady_load, QUICK, hosts))
 
 
 # The published times as they are: eight minutes.
@@ -47,6 +47,6 @@ def test_a_function_visited_once_a_minute_is_never_cold(
     world: World, knative: KnativeClient, manifests: Manifests, steady_load: Steady, decide: Decide,
 ) -> None:
     """A function that two warm-up pods visit every 60 s has no cold call with Knative's own window of 60 s."""
-    warmup.prepare(world, knative, manifests, REAL)
+    hosts = warmup.prepare(world, knative, manifests, REAL)
 
-    decide(**warmup.draw(world, steady_load, REAL))
+    decide(**warmup.draw(world, steady_load, REAL, hosts))

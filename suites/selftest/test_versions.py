@@ -26,6 +26,7 @@ LOCKED = {
     "fortio": ("fortio", "fortio.org/fortio"),
     "knative": ("knative", "knative.dev/serving"),
     "knative-gateway": ("knative-gateway", "knative.dev/net-gateway-api"),
+    "knative-istio": ("knative-istio", "knative.dev/net-istio"),
 }
 NO_MODULE = {"pause"}
 

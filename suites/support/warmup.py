@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from clusters.components.knative.client import KnativeClient, host
+from clusters.components.knative.client import KnativeClient
 from clusters.components.knative.scale import ScaleWatch
 from suites.support import judges, quantiles, scaling
 from suites.support.judges import Draw
@@ -65,19 +65,19 @@ class Plan:
         return OpenProfile((Stage("connect", 2, self.rate_per_s, counted=False), *pairs), users=60, timeout_s=60, late_ms=1000)
 
 
-def prepare(world: World, knative: KnativeClient, manifests: Manifests, plan: Plan, file: str = "warm_up.yaml") -> None:
-    """Make the three functions and the warm-up in the times of a plan; `file` is named from beside the test that asks for it."""
+def prepare(world: World, knative: KnativeClient, manifests: Manifests, plan: Plan, file: str = "warm_up.yaml") -> dict[str, str]:
+    """Make the three functions and the warm-up in the times of a plan, and return the host of each arm; `file` is named from beside the test that asks for it."""
     manifests.apply(file, image=world.image(GREETER), caller=world.image(CALLER), window=f"{plan.window_s:g}s", period=f"{plan.period_s:g}s")
-    for name in ARMS.values():
-        knative.await_ready(world.namespace, name)
+    hosts = {arm: knative.await_ready(world.namespace, name).host for arm, name in ARMS.items()}
     world.kube.wait_deployment(world.namespace, WARM_UP, world.timeouts.deployment_available)
+    return hosts
 
 
-def draw(world: World, steady_load: Steady, plan: Plan) -> dict[str, Any]:
-    """Put the same load on each arm at once, watch the pods meanwhile, and return all of it as evidence."""
+def draw(world: World, steady_load: Steady, plan: Plan, hosts: Mapping[str, str]) -> dict[str, Any]:
+    """Put the same load on the host of each arm at once, watch the pods meanwhile, and return all of it as evidence."""
     with ScaleWatch(world.kube, world.namespace) as watch, ExitStack() as loads:
         began = time.time()
-        running = {arm: loads.enter_context(steady_load(host(name, world.namespace), "/api", profile=plan.profile())) for arm, name in ARMS.items()}
+        running = {arm: loads.enter_context(steady_load(hosts[arm], "/api", profile=plan.profile())) for arm in ARMS}
         for load in running.values():
             load.await_end()
         loads.close()

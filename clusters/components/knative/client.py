@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
-from clusters.components.knative.manifests import DOMAIN, NAMESPACE
+from clusters.apiserver import ApiRefused
+from clusters.components.knative.manifests import INGRESSES, ISTIO, NAMESPACE
 from clusters.kube import Kube, Resources
 from clusters.timeouts import Timeouts
 
@@ -56,6 +58,18 @@ class Function:
     def ready(self) -> Condition:
         """The condition that sums up the others."""
         return self.conditions.get("Ready", NOT_SAID)
+
+    @property
+    def host(self) -> str:
+        """The host of its address, by which the ingress gateway knows it; empty before it has one.
+
+        A function for the cluster's own callers alone has the address that they use.
+        """
+        return urlsplit(self.url).hostname or ""
+
+    def tagged(self, tag: str) -> str:
+        """Return the host by which the ingress gateway knows the revision that bears a tag; empty where none does."""
+        return next((urlsplit(one["url"]).hostname or "" for one in self.traffic if tag and one["tag"] == tag), "")
 
     def to_json(self) -> dict[str, Any]:
         """Return the function as evidence keeps it."""
@@ -145,6 +159,18 @@ class KnativeClient:
         """Return the pods of a revision that are not on their way out."""
         return [pod for pod in self.kube.pods(namespace, f"{OF_REVISION}={revision}") if not pod["metadata"].get("deletionTimestamp")]
 
+    def ingress(self) -> str:
+        """Return what programs the mesh for functions, as --knative-ingress calls it, or else Knative's class of it.
+
+        `unknown` where these credentials may not read it. Where none is set it is upstream's default (knative.dev/networking, pkg/config).
+        """
+        try:
+            told = self.kube.get("ConfigMap", "config-network", NAMESPACE).get("data") or {}
+        except ApiRefused:
+            return "unknown"
+        chosen = told.get("ingress-class") or told.get("ingress.class") or ISTIO.ingress_class
+        return next((one.name for one in INGRESSES.values() if one.ingress_class == chosen), chosen)
+
     def own_pods(self, name: str) -> list[str]:
         """Return the pods of one of Knative's own Deployments (ACTIVATOR, AUTOSCALER) that are not on their way out."""
         found = self.kube.pods(NAMESPACE, f"app={name}")
@@ -153,11 +179,6 @@ class KnativeClient:
     def await_own(self, name: str) -> None:
         """Return once one of Knative's own Deployments has all its pods; raises what `Kube.wait_deployment` raises."""
         self.kube.wait_deployment(NAMESPACE, name, self.timeouts.deployment_available)
-
-
-def host(name: str, namespace: str, *, tag: str = "") -> str:
-    """Return the host by which the ingress gateway knows a function, or the revision that bears a tag of it."""
-    return f"{tag + '-' if tag else ''}{name}.{namespace}.{DOMAIN}"
 
 
 def local_host(name: str, namespace: str, *, tag: str = "") -> str:
