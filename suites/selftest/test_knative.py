@@ -1,11 +1,19 @@
 """Knative's manifests as they are applied, and what its objects say of themselves; hermetic."""
 
+import io
+
 import pytest
 
+from clusters.apiserver import ApiRefused, NotFound
 from clusters.components.knative import manifests
-from clusters.components.knative.client import KnativeClient, host, local_host
+from clusters.components.knative.client import KnativeClient, local_host
 from clusters.components.knative.component import Knative
+from clusters.components.knative.manifests import GATEWAY_API, INGRESSES, ISTIO
+from clusters.components.registry import image_groups
+from clusters.errors import UserError
+from clusters.images.catalogue import catalogue
 from clusters.timeouts import Timeouts
+from clusters.versions import versions
 
 
 def deployment(name="activator", image="ko://knative.dev/serving/cmd/activator"):
@@ -20,11 +28,16 @@ def config(name, **data):
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "annotations": {"knative.dev/example-checksum": "1", "kept": "yes"}}, "data": data}
 
 
-CONFIGS = [config(name, _example="text") for name in manifests.SETTINGS]
+def configs(ingress):
+    return [config(name, _example="text") for name in manifests.settings(ingress)]
 
 
-def prepared(*bodies):
-    return {(one["kind"], one["metadata"]["name"]): one for one in manifests.prepared([*CONFIGS, *bodies], version="1.2.3", image="pulled/{}".format)}
+CONFIGS = configs(GATEWAY_API)
+
+
+def prepared(*bodies, ingress=GATEWAY_API):
+    found = manifests.prepared([*configs(ingress), *bodies], ingress, version="1.2.3", image="pulled/{}".format)
+    return {(one["kind"], one["metadata"]["name"]): one for one in found}
 
 
 def test_an_import_path_becomes_the_image_of_its_program_wherever_it_stands():
@@ -32,6 +45,35 @@ def test_an_import_path_becomes_the_image_of_its_program_wherever_it_stands():
 
     assert found["Deployment", "activator"]["spec"]["template"]["spec"]["containers"][0]["image"] == "pulled/knative-activator"
     assert found["Image", "q"]["spec"]["image"] == "pulled/knative-queue"
+
+
+@pytest.mark.parametrize(("ingress", "program", "image"), [(GATEWAY_API, "net-gateway-api", "knative-gateway-controller"), (ISTIO, "net-istio", "knative-istio-controller")])
+def test_an_ingress_brings_the_images_of_its_own_programs(ingress, program, image):
+    own = deployment(f"{program}-controller", image=f"ko://knative.dev/{program}/cmd/controller")
+
+    found = prepared(own, deployment(), ingress=ingress)["Deployment", f"{program}-controller"]["spec"]["template"]
+
+    assert found["spec"]["containers"][0]["image"] == f"pulled/{image}"
+    assert found["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
+
+
+def test_the_programs_of_the_other_ingress_are_refused():
+    with pytest.raises(KeyError, match="net-istio/cmd/controller"):
+        prepared(deployment(image="ko://knative.dev/net-istio/cmd/controller"))
+
+
+@pytest.mark.parametrize("ingress", INGRESSES.values(), ids=INGRESSES)
+def test_knative_is_told_its_ingress_and_the_ingress_its_gateways(ingress):
+    found = prepared(ingress=ingress)
+
+    assert found["ConfigMap", "config-network"]["data"]["ingress-class"] == ingress.ingress_class
+    assert found["ConfigMap", "config-network"]["data"]["mesh-compatibility-mode"] == "enabled"
+    assert (("ConfigMap", "config-istio") in found) == (ingress is ISTIO)
+    if ingress is ISTIO:
+        assert set(found["ConfigMap", "config-istio"]["data"].values()) == {
+            "istio-ingressgateway.istio-system.svc.cluster.local", "knative-local-gateway.istio-system.svc.cluster.local",
+        }
+    assert "ingress-class" not in manifests.SETTINGS["config-network"]
 
 
 def test_a_program_without_an_image_is_refused():
@@ -71,16 +113,16 @@ def test_the_version_is_named_on_objects_and_pods():
 
 def test_settings_are_added_to_what_a_config_map_says_and_its_example_goes():
     given = [one for one in CONFIGS if one["metadata"]["name"] != "config-network"]
-    found = manifests.prepared([*given, config("config-network", _example="text", kept="yes")], version="1", image=str)
+    found = manifests.prepared([*given, config("config-network", _example="text", kept="yes")], GATEWAY_API, version="1", image=str)
     network = next(one for one in found if one["metadata"]["name"] == "config-network")
 
-    assert network["data"] == {"kept": "yes", **manifests.SETTINGS["config-network"]}
+    assert network["data"] == {"kept": "yes", **manifests.settings(GATEWAY_API)["config-network"]}
     assert network["metadata"]["annotations"] == {"kept": "yes"}
 
 
 def test_a_setting_whose_config_map_upstream_has_no_longer_is_refused():
     with pytest.raises(KeyError, match="no ConfigMap config-domain"):
-        manifests.prepared([one for one in CONFIGS if one["metadata"]["name"] != "config-domain"], version="1", image=str)
+        manifests.prepared([one for one in CONFIGS if one["metadata"]["name"] != "config-domain"], GATEWAY_API, version="1", image=str)
 
 
 def test_rights_that_are_filled_in_by_the_cluster_are_not_applied_as_none():
@@ -93,7 +135,7 @@ def test_nothing_is_applied_before_what_it_needs_and_webhooks_come_last():
     kinds = ["MutatingWebhookConfiguration", "Deployment", "Certificate", "ConfigMap", "ServiceAccount", "Namespace", "CustomResourceDefinition"]
     bodies = [{"apiVersion": "x/v1", "kind": kind, "metadata": {"name": "a"}, "spec": {"template": {"metadata": {}, "spec": {"containers": []}}}} for kind in kinds]
 
-    found = manifests.prepared([*CONFIGS, *bodies], version="1", image=str)
+    found = manifests.prepared([*CONFIGS, *bodies], GATEWAY_API, version="1", image=str)
     order = list(dict.fromkeys(one["kind"] for one in found))
 
     assert order == ["CustomResourceDefinition", "Namespace", "ServiceAccount", "ConfigMap", "Deployment", "Certificate", "MutatingWebhookConfiguration"]
@@ -115,11 +157,15 @@ class Told:
         self.objects = objects
 
     def get(self, kind, name, _namespace=None):
-        return next(one for one in self.objects if kind.endswith(one["kind"]) and one["metadata"]["name"] == name)
+        found = [one for one in self.objects if kind.endswith(one["kind"]) and one["metadata"]["name"] == name]
+        if not found:
+            raise NotFound(name, expected="it", seen="nothing", hint="", status=404, reason="NotFound")
+        return found[0]
 
     def list(self, kind, _namespace=None, selector=""):
         name, _, value = selector.partition("=")
-        return [one for one in self.objects if kind.endswith(one["kind"]) and one["metadata"].get("labels", {}).get(name) == value]
+        found = [one for one in self.objects if kind.endswith(one["kind"])]
+        return [one for one in found if one["metadata"].get("labels", {}).get(name) == value] if selector else found
 
 
 def knative(*objects):
@@ -174,20 +220,49 @@ def test_revisions_are_ordered_by_generation_not_by_name():
     assert knative(*revisions).revisions("here", "hello") == ["a", "hello-00010"]
 
 
-def test_a_tag_comes_before_the_function_s_name():
-    assert host("hello", "here", tag="blue") == "blue-hello.here.functions.faasmesh.test"
+def test_the_hosts_outside_are_those_that_the_function_tells():
+    told = {"url": "https://hello.here.example.com", "traffic": [{"revisionName": "hello-1", "tag": "blue", "url": "https://blue-hello.here.example.com:8443/"}, {"revisionName": "hello-2"}]}
+    found = knative({"kind": "Service", "metadata": {"name": "hello", "generation": 1}, "status": told}).function("here", "hello")
+    untold = knative({"kind": "Service", "metadata": {"name": "hello", "generation": 1}}).function("here", "hello")
+
+    assert (found.host, found.tagged("blue"), found.tagged("green"), found.tagged("")) == ("hello.here.example.com", "blue-hello.here.example.com", "", "")
+    assert (untold.host, untold.tagged("blue")) == ("", "")
+
+
+def test_inside_a_tag_comes_before_the_function_s_name():
+    assert local_host("hello", "here", tag="blue") == "blue-hello.here.svc.cluster.local"
     assert local_host("hello", "here") == "hello.here.svc.cluster.local"
 
 
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ({"ingress-class": GATEWAY_API.ingress_class}, "gateway-api"), ({"ingress-class": ISTIO.ingress_class}, "istio"), ({}, "istio"),
+        ({"ingress.class": GATEWAY_API.ingress_class}, "gateway-api"), ({"ingress-class": "kourier.ingress.networking.knative.dev"}, "kourier.ingress.networking.knative.dev"),
+    ],
+)
+def test_the_ingress_is_the_one_that_knative_is_told(data, name):
+    assert knative(config("config-network", **data)).ingress() == name
+
+
+def test_an_ingress_that_may_not_be_asked_for_is_unknown():
+    class Refusing:
+        def get(self, *_asked):
+            raise ApiRefused("ConfigMap", expected="it", seen="403", hint="", status=403, reason="Forbidden")
+
+    assert KnativeClient(Refusing(), Timeouts()).ingress() == "unknown"
+
+
 def test_a_kept_cluster_is_installed_again_when_an_image_or_a_version_changed(tmp_path):
-    def key(version="1", image="{}@sha256:1"):
-        return Knative(version=version, image=image.format, module=lambda _gomod, _module: tmp_path).input_key()
+    def key(version="1", image="{}@sha256:1", ingress=GATEWAY_API):
+        return Knative(version=version, image=image.format, module=lambda _gomod, _module: tmp_path, ingress=ingress).input_key()
 
     assert key() == key()
-    assert len({key(), key(version="2"), key(image="{}@sha256:2")}) == 3
+    assert len({key(), key(version="2"), key(image="{}@sha256:2"), key(ingress=ISTIO)}) == 4
 
 
-def test_manifests_are_read_in_the_modules_that_the_sets_lock(tmp_path):
+@pytest.mark.parametrize("ingress", INGRESSES.values(), ids=INGRESSES)
+def test_manifests_are_read_in_the_modules_that_the_sets_lock(tmp_path, ingress):
     asked = []
 
     def module(gomod, name):
@@ -197,10 +272,79 @@ def test_manifests_are_read_in_the_modules_that_the_sets_lock(tmp_path):
         (folder / "config" / "one.yaml").write_text(f"apiVersion: v1\nkind: Secret\nmetadata: {{name: of-{name.rpartition('/')[2]}}}\n")
         return folder
 
-    found = list(Knative(version="1", image=str, module=module)._upstream())
+    found = list(Knative(version="1", image=str, module=module, ingress=ingress)._upstream(manifests.sources(ingress)))
 
-    assert asked == [(source.gomod, source.module) for source in manifests.SOURCES]
-    assert "of-net-gateway-api" in {one["metadata"]["name"] for one in found}
+    assert asked == [(source.gomod, source.module) for source in manifests.sources(ingress)]
+    assert f"of-net-{ingress.name}" in {one["metadata"]["name"] for one in found}
+
+
+def thing(kind, name="a", namespace="istio-system", version="v1"):
+    return {"apiVersion": f"{'gateway.networking.k8s.io/' if kind == 'Gateway' else ''}{version}", "kind": kind, "metadata": {"name": name, "namespace": namespace}}
+
+
+def test_what_both_ingresses_have_stays_and_the_rest_goes_webhooks_first_and_deployments_last():
+    theirs = [thing(kind) for kind in ("Deployment", "CustomResourceDefinition", "Service", "ValidatingWebhookConfiguration", "Gateway", "Namespace", "ConfigMap")]
+
+    found = manifests.displaced(theirs, [thing("Service"), thing("ConfigMap", "another"), thing("Gateway", namespace="knative-serving")])
+
+    assert [one["kind"] for one in reversed(found)] == ["ValidatingWebhookConfiguration", "ConfigMap", "Gateway", "Deployment"]
+
+
+def test_an_object_is_the_same_in_another_version_and_not_in_another_group():
+    istio = {**thing("Gateway"), "apiVersion": "networking.istio.io/v1"}
+
+    assert manifests.displaced([thing("Gateway", version="v1beta1")], [thing("Gateway")]) == []
+    assert manifests.displaced([thing("Gateway")], [istio]) == [thing("Gateway")]
+
+
+class Kept(Told):
+    """A kept cluster, which tells what was deleted."""
+
+    deleted = ()
+
+    def delete(self, bodies, *, within):
+        assert within > 0
+        self.deleted = [one["metadata"]["name"] for one in bodies]
+
+
+@pytest.fixture
+def displaced(tmp_path):
+    """Put net-istio in the place of what a kept cluster has; the other ingress's manifests are one Secret."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "one.yaml").write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: theirs, namespace: knative-serving}\n")
+
+    def displace(*objects):
+        cluster, said = Kept(*objects), io.StringIO()
+        made = Knative(version="1", image=str, module=lambda _gomod, _module: tmp_path, ingress=ISTIO)
+        made._displace(cluster, [], Timeouts(namespace_gone=0.01), said)
+        return list(cluster.deleted), said.getvalue()
+
+    return displace
+
+
+OTHERS = thing("Deployment", "net-gateway-api-controller", "knative-serving")
+
+
+def test_another_ingress_s_objects_are_taken_away(displaced):
+    assert displaced(OTHERS) == (["theirs"], "delete Secret knative-serving/theirs\n")
+
+
+@pytest.mark.parametrize("there", [(), (thing("Deployment", "net-istio-controller", "knative-serving"),)], ids=["none", "the same"])
+def test_nothing_is_taken_away_where_no_other_ingress_is(displaced, there):
+    assert displaced(*there) == ([], "")
+
+
+def test_functions_of_the_ingress_that_is_to_go_are_waited_for_and_named(displaced):
+    with pytest.raises(UserError, match=r"--knative-ingress: expected .* seen function here/hello.*hint: delete the cluster"):
+        displaced(OTHERS, thing("Ingress", "hello", "here"))
+
+
+def test_only_the_images_of_the_chosen_ingress_are_made():
+    chosen = {name: catalogue(versions()).select(image_groups(("istio", "knative"), knative_ingress=name)) for name in INGRESSES}
+    names = {name: {image.name for image in images if image.name.startswith("knative")} for name, images in chosen.items()}
+
+    assert names == {name: set(manifests.images(one).values()) for name, one in INGRESSES.items()}
+    assert image_groups(("istio",), knative_ingress="istio") == ("istio",)
 
 
 def test_knative_needs_istio_and_is_known_by_its_controller():
