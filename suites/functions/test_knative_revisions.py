@@ -37,6 +37,8 @@ def judge(evidence: Evidence) -> Verdict:
     )
 
 
+# Finding: a function is ready as soon as the ingress gateway serves its newest traffic. Through net-istio callers of the mesh are led by their own
+# proxies, which nobody asks: they are told in the same push.
 @requirement("functions.knative-revisions", level="MUST", judge=judge, alpha=ALPHA, detects=SHIFT)
 def test_revisions_share_and_have_addresses(
     world: World, caller: Caller, ingress: Ingress, knative: KnativeClient, manifests: Manifests, greeter_image: str, decide: Decide,

@@ -144,6 +144,19 @@ def test_nothing_is_applied_before_what_it_needs_and_webhooks_come_last():
     assert len(rest) + 1 == len(found)
 
 
+def test_a_webhook_that_would_refuse_every_function_is_asked_about_none():
+    own = {"key": "serving.knative.dev/configuration", "operator": "Exists"}
+    bodies = [
+        {"apiVersion": "x/v1", "kind": kind, "metadata": {"name": name}, "webhooks": [{"name": name, "objectSelector": {"matchExpressions": [own]}}, {"name": "bare"}]}
+        for kind, name in (("MutatingWebhookConfiguration", min(ISTIO.unasked)), ("ValidatingWebhookConfiguration", "another"))
+    ]
+
+    asked, bare = ([hook.get("objectSelector") for hook in found["webhooks"]] for _, found in sorted(prepared(*bodies, ingress=ISTIO).items()) if "webhooks" in found)
+
+    assert asked == [{"matchExpressions": [own, {"key": manifests.ASK, "operator": "Exists"}]}, {"matchExpressions": [{"key": manifests.ASK, "operator": "Exists"}]}]
+    assert bare == [{"matchExpressions": [own]}, None]
+
+
 def test_what_would_scale_knative_itself_is_left_out():
     body = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "activator"}}
 

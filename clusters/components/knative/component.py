@@ -23,19 +23,11 @@ DEPLOYMENTS = ("controller", "webhook", "autoscaler", "activator")
 # What leads to them: the one that the host reaches, and the one that callers inside the cluster are led to.
 INGRESS_SERVICES = ("istio-ingressgateway", "knative-local-gateway")
 INGRESS_NAMESPACE = "istio-system"
-# A function that is never made, and what Knative would make of one: the API server asks the webhooks about them and forgets them.
-_POD: dict[str, Any] = {"containers": [{"name": "user-container", "image": "faasmesh.test/none:1"}]}
-_LABELS = {"serving.knative.dev/configuration": "is-the-webhook-serving"}
-_PROBES: tuple[dict[str, Any], ...] = (
-    {
-        "apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "is-the-webhook-serving"},
-        "spec": {"template": {"spec": _POD}},
-    },
-    {
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "is-the-webhook-serving", "labels": _LABELS},
-        "spec": {"selector": {"matchLabels": _LABELS}, "template": {"metadata": {"labels": _LABELS}, "spec": _POD}},
-    },
-)
+# A function that is never made: the API server asks both webhooks about it and forgets it.
+_PROBE: dict[str, Any] = {
+    "apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "is-the-webhook-serving"},
+    "spec": {"template": {"spec": {"containers": [{"image": "faasmesh.test/none:1"}]}}},
+}
 # What Knative asks an ingress for, one for each function; whoever programs it has to take it back.
 _WISH = "networking.internal.knative.dev/v1alpha1/Ingress"
 
@@ -89,7 +81,7 @@ class Knative:
             kube.wait_deployment(self.namespace, deployment, within=timeouts.deployment_available)
 
         def webhooks_serve() -> None:
-            kube.apply(_PROBES, self.namespace, dry_run=True)
+            kube.apply([_PROBE], self.namespace, dry_run=True)
 
         eventually(webhooks_serve, within=timeouts.webhook_serving, consecutive=2, ignoring=(ApiRefused,), subject="Knative's webhooks")
         for gateway in self.ingress.gateways:

@@ -59,7 +59,8 @@ class Ingress:
     """A controller that programs the mesh for Knative's functions, of which one is installed.
 
     `name` is what --knative-ingress calls it, `ingress_class` what Knative does, `software` its version's name in versions.toml.
-    `images` and `settings` are what it adds to IMAGES and SETTINGS, `gateways` those of its Gateways that report themselves programmed.
+    `images` and `settings` are what it adds to IMAGES and SETTINGS, `gateways` those of its Gateways that report themselves programmed,
+    `unasked` those of its webhooks that are asked only about what bears the label ASK, which is nothing.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Ingress:
     deployments: tuple[str, ...]
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     gateways: tuple[str, ...] = ()
+    unasked: frozenset[str] = frozenset()
 
 
 # Either leads to the ingress gateway that Istio's own installation made, by two ways: its Service, which the host reaches, and
@@ -94,11 +96,15 @@ ISTIO = Ingress(
         f"gateway.{NAMESPACE}.knative-ingress-gateway": "istio-ingressgateway.istio-system.svc.cluster.local",
         f"local-gateway.{NAMESPACE}.knative-local-gateway": "knative-local-gateway.istio-system.svc.cluster.local",
     }},
+    # Finding: it gives functions' Deployments the labels of Istio's canonical service, and refuses what Kubernetes 1.23 did not know: since 1.35
+    # a Deployment's status tells `terminatingReplicas`, so that its status is never written and no function becomes ready.
+    unasked=frozenset({"webhook.istio.networking.internal.knative.dev"}),
 )
 INGRESSES: Mapping[str, Ingress] = {one.name: one for one in (GATEWAY_API, ISTIO)}
 
 # Who speaks with functions needs an identity in the mesh. The others speak with the API server only, which has none itself.
 IN_THE_MESH = frozenset({"activator", "autoscaler"})
+ASK = "networking.faasmesh.dev/ask"
 # An API server that is told to use a webhook must find it: applied last, and taken away first.
 WEBHOOKS = frozenset({"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"})
 # One replica of each is all that is wanted, and nothing here measures the pods for an autoscaler of theirs.
@@ -136,6 +142,9 @@ def prepared(bodies: Iterable[Mapping[str, Any]], ingress: Ingress, *, version: 
     """
     known, told = images(ingress), settings(ingress)
     changed = [_prepared(deepcopy(dict(body)), version, lambda path: image(known[path]), told) for body in bodies if body["kind"] not in _UNWANTED]
+    for body in changed:
+        if body["kind"] in WEBHOOKS and body["metadata"]["name"] in ingress.unasked:
+            _ask_less(body)
     missing = told.keys() - {body["metadata"]["name"] for body in changed if body["kind"] == "ConfigMap"}
     if missing:
         raise KeyError(f"upstream has no ConfigMap {min(missing)}")
@@ -208,6 +217,11 @@ def _set(body: Body, told: Mapping[str, Mapping[str, str]]) -> None:
     data = {name: value for name, value in (body.get("data") or {}).items() if name != "_example"}
     (body["metadata"].get("annotations") or {}).pop("knative.dev/example-checksum", None)
     body["data"] = {**data, **told.get(body["metadata"]["name"], {})}
+
+
+def _ask_less(body: Body) -> None:
+    for webhook in body["webhooks"]:
+        webhook.setdefault("objectSelector", {}).setdefault("matchExpressions", []).append({"key": ASK, "operator": "Exists"})
 
 
 def _make_small(body: Body, version: str) -> None:
