@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clusters.bringup import Testbed
-from clusters.kube import Kube
+from clusters.kube import Kube, Resources
 from clusters.waiting import Broken, TimedOut, consistently, eventually
 from suites.support.manifests import Manifests
 from suites.support.requirements import requirement
@@ -21,6 +21,8 @@ OURS = "faasmesh.dev/part=priority"
 GREETER = "faasmesh.test/faasmesh/greeter:1"
 # The scheduler tries a pod within milliseconds; two busy cores take a second.
 TRIED_WITHIN_S, RUNS_WITHIN_S, GONE_WITHIN_S = 15.0, 20.0, 30.0
+# A function's last pod may answer for as long as its time-out says; then its proxies end.
+LEFT_WITHIN_S = 120.0
 # Long enough for the scheduler to come back to a pod that it could not place: its first back-off is a second.
 WAITS_FOR_S = 3.0
 MILLI = 1000
@@ -81,7 +83,15 @@ def room(testbed: Testbed, kube: Kube) -> tuple[str, int]:
         pytest.skip("fills a node and makes classes of the whole cluster, which is somebody's")
     node = next(one for one in kube.list("Node") if not one["spec"].get("taints"))
     name = str(node["metadata"]["name"])
-    there = [pod for pod in kube.list("Pod", fields=f"spec.nodeName={name}") if pod["status"]["phase"] not in ("Succeeded", "Failed")]
+
+    def settled() -> Resources:
+        there = [pod for pod in kube.list("Pod", fields=f"spec.nodeName={name}") if pod["status"]["phase"] not in ("Succeeded", "Failed")]
+        leaving = [str(pod["metadata"]["name"]) for pod in there if "deletionTimestamp" in pod["metadata"]]
+        assert not leaving, f"on their way out: {', '.join(leaving)}"
+        return there
+
+    # What a check before this one has left would make room later, in which the control finds its place.
+    there = eventually(settled, within=LEFT_WITHIN_S, subject=f"pods on node {name}")
     free = milli(node["status"]["allocatable"]["cpu"]) - sum(asked_for(pod["spec"]) for pod in there)
     return name, free // FILLERS
 
