@@ -2,7 +2,7 @@
 
 `python -m pytest suites/bench/test_cold_starts.py --keep-cluster --cold-starts=20`
 
-Seen on a quiet machine of two cores with twenty rounds; medians, with 95 % intervals where something is claimed of them:
+Seen on two cores that did little else, with twenty rounds; medians, with 95 % intervals where something is claimed of them:
 
 Finding: what a sidecar adds (1.9 s in Go, 2.5 in Python, 1.7 in JavaScript) is the time until its proxy is ready, 1.85 s whatever the function is, and
 the half second until the kubelet has noticed. Nothing that Istio offers wins it back: not a container instead of an init container, held or

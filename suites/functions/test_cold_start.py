@@ -37,7 +37,7 @@ def judge(evidence: Evidence) -> Verdict:
 # Finding: Kubernetes 1.33 and later get the sidecar as an init container from Istio 1.29 by default, and holdApplicationUntilProxyStarts is then
 # without effect: the function waits for the sidecar's start-up probe, once a second, whatever it says.
 # Finding: the pod's readiness is asked for every 10 s with a time-out of 1 s, unless the function's own probe says otherwise. Where the first
-# answer is late, a function without sidecar waits for the second: 9 of 80 such starts took 11 s on a quiet machine (`suites/bench/test_cold_starts.py`).
+# answer is late, a function without sidecar waits for the second: 9 of 80 such starts took 11 s on a machine that did little else (`suites/bench/test_cold_starts.py`).
 # Four functions that are asked one after another, twice: each waits for its stable window, the shortest that Knative takes is 6 s.
 @pytest.mark.slow
 @requirement("functions.knative-cold-start", level="MUST", judge=judge)

@@ -1,14 +1,11 @@
 """A VirtualService for a Knative function's host: callers inside the mesh are sorted before they reach Knative's gateway."""
 
-from collections.abc import Iterator
-
 from clusters.components.knative.client import local_host
-from clusters.components.knative.manifests import GATEWAY_API
 from suites.support import judges
 from suites.support.manifests import Manifests
 from suites.support.requirements import requirement
 from suites.support.verdicting import Decide
-from suites.support.verdicts import Claim, Evidence, Verdict
+from suites.support.verdicts import Evidence, Verdict
 from workloads.caller.client import Caller
 from workloads.fixtures import World
 
@@ -20,13 +17,13 @@ OTHERS = ("", "standard", "premium-plus", "PREMIUM")
 
 # Finding: the rewritten authority decides which function answers, as Knative's gateway knows functions by host only; and it must be the whole
 # name: Knative's routes know `name.namespace` and what is longer, not the bare name that Kubernetes resolves as well.
-# Finding: net-istio makes a VirtualService for every function's host and for the whole mesh. Ours for the same host is younger and is not heeded,
-# and nothing says so: who wants to sort callers there needs a host of his own.
 def judge(evidence: Evidence) -> Verdict:
-    """Premium callers reach the other function, with the header that the route adds, unless net-istio was first; all others reach the one they asked for."""
-    others = judges.joined(evidence["others"])
+    """Premium callers reach the other function, with the header that the route adds; all others reach the one they asked for."""
+    premium, others = evidence["premium"], judges.joined(evidence["others"])
     return Verdict.of(
-        *(sorted_out if evidence["ingress"] == GATEWAY_API.name else not_heeded)(evidence),
+        judges.only_version("premium-gets-its-own", premium, "direct", least=CALLS),
+        judges.header_seen("header-arrives", premium, "x-sorted", "yes", least=CALLS),
+        judges.header_seen("function-sees-the-new-host", premium, "host", evidence["host"], least=CALLS),
         judges.only_version("others-get-the-other", others, "relayed", least=CALLS * len(OTHERS)),
         judges.header_absent("others-without-the-header", others, "x-sorted", least=CALLS * len(OTHERS)),
         judges.only_version("outside-the-mesh-not-sorted", evidence["outside"], "relayed", least=CALLS),
@@ -34,25 +31,11 @@ def judge(evidence: Evidence) -> Verdict:
     )
 
 
-def sorted_out(evidence: Evidence) -> Iterator[Claim]:
-    """Claim that premium callers reach the other function as the route says."""
-    premium = evidence["premium"]
-    yield judges.only_version("premium-gets-its-own", premium, "direct", least=CALLS)
-    yield judges.header_seen("header-arrives", premium, "x-sorted", "yes", least=CALLS)
-    yield judges.header_seen("function-sees-the-new-host", premium, "host", evidence["host"], least=CALLS)
-
-
-def not_heeded(evidence: Evidence) -> Iterator[Claim]:
-    """Claim that premium callers reach the function that they asked for, as if there were no such route."""
-    yield judges.only_version("premium-gets-what-it-asked-for", evidence["premium"], "relayed", least=CALLS)
-    yield judges.header_absent("header-is-not-added", evidence["premium"], "x-sorted", least=CALLS)
-
-
 @requirement("functions.knative-mesh-route", level="MUST", judge=judge)
 def test_callers_are_sorted_before_they_reach_knative(
-    world: World, knative_ingress: str, standing: dict[str, str], caller: Caller, intruder: Caller, manifests: Manifests, decide: Decide,
+    world: World, standing: dict[str, str], caller: Caller, intruder: Caller, manifests: Manifests, decide: Decide,
 ) -> None:
-    """A VirtualService that matches a header on a Knative function's host sends these callers of the mesh to another Knative function, whose host it writes in place of the first; under net-istio, whose own route for that host is older, it is not heeded.
+    """A VirtualService that matches a header on a Knative function's host sends these callers of the mesh to another Knative function, whose host it writes in place of the first.
 
     Who calls from beside the mesh has no proxy to sort it.
     """
@@ -61,7 +44,7 @@ def test_callers_are_sorted_before_they_reach_knative(
     url = f"http://{local_host('relayed', world.namespace)}/"
 
     decide(
-        ingress=knative_ingress, host=local_host("direct", world.namespace),
+        host=local_host("direct", world.namespace),
         premium=caller.draw(url, count=CALLS, headers=[(USER_TYPE, "premium")]),
         others={value: caller.draw(url, count=CALLS, headers=[(USER_TYPE, value)] if value else []) for value in OTHERS},
         outside=intruder.draw(url, count=CALLS, headers=[(USER_TYPE, "premium")]),

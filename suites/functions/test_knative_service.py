@@ -57,8 +57,8 @@ def stays(name: str, looks: list[Mapping[str, Any]]) -> Claim:
 
 
 def scaled_down(name: str, looks: list[Mapping[str, Any]]) -> Claim:
-    """Claim that the control was wanted at first and was to have no pod at the end."""
-    wanted = [look["control"] for look in looks]
+    """Claim that the control was wanted at first and was to have no pod at the end; an autoscaler that has not said yet (-1) is not counted."""
+    wanted = [look["control"] for look in looks if look["control"] >= 0]
     if not wanted or wanted[0] < 1:
         return Claim(name, held=None, said=f"the control was not there to begin with: {wanted[:1]}")
     if wanted[-1] != 0:

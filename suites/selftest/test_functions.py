@@ -14,9 +14,8 @@ def claims_of(requirement_id):
     return SimpleNamespace(**FOUND[requirement_id].judge.__globals__)
 
 
-service, failing, headers, outage, bounds, identity, mesh_route = (
-    claims_of(f"functions.knative-{name}")
-    for name in ("service", "failed-revision", "headers", "activator-outage", "scale-bounds", "caller-identity", "mesh-route")
+service, failing, headers, outage, bounds, identity = (
+    claims_of(f"functions.knative-{name}") for name in ("service", "failed-revision", "headers", "activator-outage", "scale-bounds", "caller-identity")
 )
 
 
@@ -102,17 +101,6 @@ def test_an_id_that_was_kept_or_is_shared_is_no_other_id(records, count, held):
     assert headers.another_id("x", draw(*records, count=count)).held is held
 
 
-@pytest.mark.parametrize(
-    ("records", "count", "held"),
-    [
-        ([with_id(A, A), with_id(C, C.replace("-4111-", "-9111-"))] * 5, None, True), ([with_id(A, A)] * 9 + [with_id(C, D)], None, False), ([with_id(A, "")] * 10, None, False),
-        ([with_id(A, A)] * 9 + [call(status=503)], None, None), ([], None, None), ([with_id(A, A)] * 10, 11, None),
-    ],
-)
-def test_an_id_that_arrives_is_the_caller_s(records, count, held):
-    assert headers.same_id("x", draw(*records, count=count)).held is held
-
-
 OWN = "cluster.local/ns/here/sa/caller"
 WAYS = ("relayed", "direct", "round-relayed", "round-direct")
 
@@ -141,28 +129,6 @@ def test_whom_a_function_sees_depends_on_the_ingress(ingress):
 
     assert [claim.name for claim in right.claims if claim.held is not True] == []
     assert {claim.name for claim in wrong.claims if claim.held is False} >= {f"direct-comes-from-the-{'gateway' if ingress == 'gateway-api' else 'caller'}"}
-
-
-def sorted_calls(ingress):
-    """Return the evidence of callers that are sorted, or are not because another route for the host was first."""
-    plain = draw(*[call(version="relayed", seen={"host": ["relayed"]})] * 20)
-    moved = draw(*[call(version="direct", seen={"host": ["direct"], "x-sorted": ["yes"]})] * 20)
-    unknown = draw(*[call(status=404)] * 20)
-    return {
-        "ingress": ingress, "host": "direct", "premium": moved if ingress == "gateway-api" else plain, "outside": plain, "bare": unknown,
-        "others": dict.fromkeys(mesh_route.OTHERS, plain),
-    }
-
-
-@pytest.mark.parametrize("ingress", IDENTITIES)
-def test_callers_are_sorted_unless_the_ingress_has_a_route_of_its_own(ingress):
-    (other,) = IDENTITIES.keys() - {ingress}
-
-    right = mesh_route.judge(sorted_calls(ingress))
-    wrong = mesh_route.judge({**sorted_calls(other), "ingress": ingress})
-
-    assert [claim.name for claim in right.claims if claim.held is not True] == []
-    assert len([claim for claim in wrong.claims if claim.held is False]) >= 2
 
 
 @pytest.mark.parametrize(
