@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from clusters.components.knative.client import KnativeClient, local_host
-from clusters.waiting import TimedOut, eventually
+from clusters.waiting import TimedOut, consistently, eventually
 from suites.support import judges
 from suites.support.manifests import Manifests
 from suites.support.requirements import requirement
@@ -26,6 +26,8 @@ LOCAL_GATEWAY = "http://knative-local-gateway.istio-system.svc.cluster.local/"
 # The control's window is 6 s, and Knative waits up to 30 s more (`scale-to-zero-grace-period`) where the activator has just come
 # into the path; the rest is a busy machine's.
 SCALED_DOWN_WITHIN = 60.0
+# Each function's autoscaler looks every two seconds by itself: of two that are idle alike either may be the first to go.
+AFTERWARDS = 6.0
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -67,19 +69,24 @@ def scaled_down(name: str, looks: list[Mapping[str, Any]]) -> Claim:
 
 
 def watched(knative: KnativeClient, namespace: str, *, kept: str, control: str) -> list[dict[str, Any]]:
-    """Return what two revisions were like, look by look, until the control is to have no pod."""
+    """Return what two revisions were like, look by look, until the control is to have no pod, and for a while longer."""
     looks: list[dict[str, Any]] = []
     began = time.monotonic()
 
-    def control_is_down() -> None:
+    def look() -> int:
         seen = knative.revision(namespace, kept)
         ready = sum(_ready(pod) for pod in knative.pods(namespace, kept))
         left = knative.revision(namespace, control).wanted
         looks.append({"at": time.monotonic() - began, "wanted": seen.wanted, "ready": ready, "control": left})
+        return left
+
+    def control_is_down() -> None:
+        left = look()
         assert left == 0, f"{left} pods of {control} are wanted"
 
     with suppress(TimedOut):
         eventually(control_is_down, within=SCALED_DOWN_WITHIN, every=0.5)
+        consistently(look, during=AFTERWARDS, every=0.5)
     return looks
 
 
