@@ -1,6 +1,6 @@
 """Fixtures for what runs on the cluster: one namespace an area, and the clients in it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -44,6 +44,8 @@ class World:
     _used: set[str] = field(default_factory=set)
     _ended_on_purpose: set[str] = field(default_factory=set)
     _kept: dict[str, Any] = field(default_factory=dict)
+    _removed: list[str] = field(default_factory=list)
+    _without: dict[str, int] = field(default_factory=dict)
 
     def view(self) -> "World":
         """Return the same namespace for another file of checks, which uses nothing of it yet."""
@@ -66,6 +68,18 @@ class World:
             self._kept[name] = make()
         made: Made = self._kept[name]
         return made
+
+    def removed(self, kinds: Iterable[str]) -> None:
+        """Take note that configuration of these kinds was removed, which no proxy may have heard of yet."""
+        self._removed.extend(kinds)
+
+    def leaving(self, pods: Iterable[str]) -> set[str]:
+        """Return the kinds of removed configuration that the proxy of one of `pods` may still hold."""
+        return set(self._removed[min((self._without.get(pod, 0) for pod in pods), default=len(self._removed)):])
+
+    def left(self, pods: Iterable[str]) -> None:
+        """Take note that the proxies of `pods` hold nothing any more of what was removed before."""
+        self._without.update(dict.fromkeys(pods, len(self._removed)))
 
     def use(self, *names: str) -> None:
         """Count pods among those in use that somebody else makes, such as Knative, and whose label INSTANCE is one of `names`."""

@@ -22,7 +22,7 @@ class Mesh:
     """A cluster in which every proxy but the `deaf` ones holds what was applied last."""
 
     def __init__(self, *deaf, sync=SYNC):
-        self.deaf, self.sync, self.applied = deaf, sync, []
+        self.deaf, self.sync, self.applied, self.drained = deaf, sync, [], []
 
     def apply(self, documents, _namespace):
         self.applied += documents
@@ -37,6 +37,9 @@ class Mesh:
             if self.sync is None:
                 raise ExecFailed("pod istiod-1", argv, exit_code=1, why="no such program")
             return json.dumps(self.sync)
+        if "stats" in argv[-1]:
+            self.drained.append(pod)
+            return json.dumps({"stats": [{"name": "listener_manager.total_listeners_draining", "value": 0}]})
         name = "barrier-000000000000" if pod in self.deaf else re.findall(r"barrier-[0-9a-f]{12}", str(self.applied[-1].body))[-1]
         return json.dumps({"version_info": "7", "name": name})
 
@@ -56,6 +59,16 @@ def test_another_kind_than_the_barriers_own_needs_a_second_one(kinds, barriers):
     IstioClient(mesh, QUICK).await_propagation("routing", ["caller-1"], kinds, 0.0)
 
     assert sum("VirtualService" in str(document.body["kind"]) for document in mesh.applied) == barriers
+
+
+def test_a_removed_policy_is_waited_for_as_long_as_an_applied_one():
+    mesh = Mesh()
+
+    reached = IstioClient(mesh, QUICK).await_propagation("routing", ["caller-1"], ["VirtualService"], 0.0, removed=["AuthorizationPolicy"])
+
+    assert sum("VirtualService" in str(document.body["kind"]) for document in mesh.applied) == 2
+    assert mesh.drained == ["caller-1"]
+    assert reached.kinds == ("VirtualService",)
 
 
 def test_a_proxy_that_gets_nothing_is_named_with_the_resource_and_its_sync_state():

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from clusters.timeouts import Timeouts
 from clusters.versions import VERSIONS_FILE
 from clusters.waiting import TimedOut
 from workloads.caller import caller
 from workloads.deploy import deploy
+from workloads.fixtures import World
 from workloads.greeter import another_front, greeter
 from workloads.greeter.client import Greeter
 from workloads.intruder import intruder
@@ -187,6 +189,21 @@ def test_deploying_applies_once_and_shares_the_time_between_deployments() -> Non
         ("wait", "ns", "a", 50),
         ("wait", "ns", "b", 40),
     ]
+
+
+def test_what_was_removed_is_leaving_until_each_proxy_has_been_waited_for() -> None:
+    first = World(RecordedKube(), Timeouts(), "routing", str)
+    second = first.view()
+
+    first.removed(["AuthorizationPolicy"])
+    assert second.leaving(["caller", "function"]) == {"AuthorizationPolicy"}
+    second.left(["caller"])
+    assert first.leaving(["caller"]) == set()
+    assert first.leaving(["caller", "function"]) == {"AuthorizationPolicy"}
+    first.left(["function"])
+    first.removed(["VirtualService"])
+    assert second.leaving(["caller", "function"]) == {"VirtualService"}
+    assert second.leaving([]) == set()
 
 
 def test_counts_are_asked_where_the_mesh_does_not_listen() -> None:

@@ -71,8 +71,10 @@ class IstioClient:
     kube: Kube
     timeouts: Timeouts
 
-    def await_propagation(self, namespace: str, pods: Iterable[str], kinds: Iterable[str], applied_at: float) -> Propagation:
-        """Return when every proxy of `pods` holds all configuration that was applied before this call.
+    def await_propagation(
+        self, namespace: str, pods: Iterable[str], kinds: Iterable[str], applied_at: float, removed: Iterable[str] = (),
+    ) -> Propagation:
+        """Return when every proxy of `pods` holds all configuration that was applied before this call, `kinds`, and none that was `removed` before.
 
         Istio has no reliable answer to "has it arrived?", so a barrier is sent behind the configuration: a
         VirtualService whose route carries a fresh name. istiod pushes whole snapshots, and in one push routes come last
@@ -93,15 +95,17 @@ class IstioClient:
 
         """
         kinds = tuple(dict.fromkeys(kinds))
-        pods = tuple(pods)
+        pods, changed = tuple(pods), {*kinds, *removed}
         by_proxy: dict[str, float] = {}
         with ThreadPoolExecutor(PROXIES_AT_ONCE) as pool:
-            for _ in range(_rounds(kinds)):
+            for sent in range(_rounds(changed)):
                 marker = f"barrier-{uuid.uuid4().hex[:12]}"
                 self.kube.apply(load_manifest(BARRIER, marker=marker), namespace)
                 held_at = list(pool.map(partial(self._await_barrier, namespace, marker=marker, kinds=kinds), pods))
-                by_proxy = {pod: at - applied_at for pod, at in zip(pods, held_at, strict=True)}
-            if not OF_LISTENERS.isdisjoint(kinds):
+                # What only waits for something that was removed is no part of the time that the applied took.
+                if sent < _rounds(kinds):
+                    by_proxy = {pod: at - applied_at for pod, at in zip(pods, held_at, strict=True)}
+            if not OF_LISTENERS.isdisjoint(changed):
                 list(pool.map(partial(self._await_drained, namespace), pods))
         return Propagation(kinds, by_proxy)
 
