@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from clusters.components.knative.client import KnativeClient, Revision
+from clusters.components.knative.client import Function, KnativeClient, Revision
 from clusters.kube import NotFound
 from clusters.waiting import TimedOut, eventually
 from suites.support import judges
@@ -94,8 +94,7 @@ def test_what_cannot_serve_gets_no_request(
         for version, wrong in WRONG.items():
             manifests.apply("knative_failed_revision.yaml", **{**right, **wrong}, version=version)
             await_revision(knative, world.namespace, f"{NAME}-{version}")
-        revisions = failed(knative, world.namespace)
-        function = knative.function(world.namespace, NAME)
+        revisions, function = failed(knative, world.namespace)
     manifests.apply("knative_failed_revision.yaml", **right, version="mended")
     knative.await_ready(world.namespace, NAME)
 
@@ -107,15 +106,18 @@ def await_revision(knative: KnativeClient, namespace: str, name: str) -> None:
     eventually(lambda: knative.revision(namespace, name), within=knative.timeouts.function_ready, every=0.2, ignoring=(NotFound,), subject=f"revision {name}")
 
 
-def failed(knative: KnativeClient, namespace: str) -> dict[str, Revision]:
-    """Return the bad revisions once each has said that it is not ready, or as they are when their time is over."""
+def failed(knative: KnativeClient, namespace: str) -> tuple[dict[str, Revision], Function]:
+    """Return the bad revisions and their function once each has said that it is not ready, or as they are when their time is over.
+
+    The function is told by another of Knative's controllers what its revision says, a moment later.
+    """
     seen: dict[str, Revision] = {}
 
     def all_told() -> None:
         seen.update({name: knative.revision(namespace, f"{NAME}-{name}") for name in WRONG})
-        waiting = [name for name, revision in seen.items() if revision.ready.status != "False"]
+        waiting = [name for name, told in [*seen.items(), ("the function", knative.function(namespace, NAME))] if told.ready.status != "False"]
         assert not waiting, f"{', '.join(waiting)} not told yet"
 
     with suppress(TimedOut):
         eventually(all_told, within=TOLD_WITHIN, every=1.0)
-    return seen
+    return seen, knative.function(namespace, NAME)

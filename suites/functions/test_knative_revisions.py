@@ -1,5 +1,7 @@
 """Revisions of a Knative Service: shares of the traffic, addresses of their own, the newest, and the way back."""
 
+import pytest
+
 from clusters.components.knative.client import KnativeClient, local_host
 from suites.support import judges
 from suites.support.manifests import Manifests
@@ -39,6 +41,8 @@ def judge(evidence: Evidence) -> Verdict:
 
 # Finding: a function is ready as soon as the ingress gateway serves its newest traffic. Through net-istio callers of the mesh are led by their own
 # proxies, which nobody asks: they are told in the same push.
+# Revisions start one after the other.
+@pytest.mark.slow
 @requirement("functions.knative-revisions", level="MUST", judge=judge, alpha=ALPHA, detects=SHIFT)
 def test_revisions_share_and_have_addresses(
     world: World, caller: Caller, ingress: Ingress, knative: KnativeClient, manifests: Manifests, greeter_image: str, decide: Decide,

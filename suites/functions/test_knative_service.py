@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+import pytest
+
 from clusters.components.knative.client import KnativeClient, local_host
 from clusters.waiting import TimedOut, consistently, eventually
 from suites.support import judges
@@ -94,6 +96,8 @@ def _ready(pod: Mapping[str, Any]) -> bool:
     return any(one["type"] == "Ready" and one["status"] == "True" for one in pod.get("status", {}).get("conditions", ()))
 
 
+# A function without a call is given the time to go.
+@pytest.mark.slow
 @requirement("functions.knative-service", level="MUST", judge=judge)
 def test_a_function_answers_from_both_sides_and_stays(
     world: World, caller: Caller, intruder: Caller, ingress: Ingress, knative: KnativeClient, manifests: Manifests, greeter_image: str, decide: Decide,

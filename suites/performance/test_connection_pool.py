@@ -4,6 +4,8 @@ import json
 from functools import partial
 from typing import Any
 
+import pytest
+
 from clusters.components.istio.client import IstioClient
 from suites.support import comparison, judges
 from suites.support.manifests import Manifests
@@ -114,6 +116,8 @@ def faster(name: str, rounds: Evidence) -> Claim:
     return broken or comparison.at_most(name, "added to the median call", added, MOST_ADDED_MS, ALPHA)
 
 
+# Many rounds of a few seconds.
+@pytest.mark.slow
 @requirement("performance.connection-pool", level="MUST", judge=judge, alpha=ALPHA)
 def test_connections_are_pooled_as_declared(
     bare: Greeter, world: World, caller: Caller, istio: IstioClient, manifests: Manifests, decide: Decide,

@@ -112,6 +112,8 @@ def classes(room: tuple[str, int], world: World) -> Iterator[None]:
     clear()
 
 
+# Pods fill the node, and leave it.
+@pytest.mark.slow
 @requirement("performance.priority", level="MUST", judge=judge, alone=True)
 def test_the_high_class_preempts_under_pressure(
     classes: None, room: tuple[str, int], world: World, manifests: Manifests, decide: Decide,

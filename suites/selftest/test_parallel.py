@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -11,6 +13,7 @@ from clusters.bringup import Options, Testbed
 from clusters.paths import CHECKOUT
 from clusters.provider import Cluster
 from clusters.timeouts import Timeouts
+from suites.support.plugin import longest_first
 
 KUBECONFIG = {
     "apiVersion": "v1", "kind": "Config", "current-context": "kind-a",
@@ -50,6 +53,25 @@ def test_a_worker_takes_nothing_down(invited, tmp_path):
 def test_nobody_attaches_uninvited(tmp_path):
     with pytest.raises(FileNotFoundError):
         Testbed.attached(Options(), Timeouts(), tmp_path)
+
+
+class Item:
+    """A test as pytest has it: its file, its markers."""
+
+    def __init__(self, path, *, slow=False, alone=False):
+        self.path, self.slow, self.alone = Path(path), slow, alone
+
+    def get_closest_marker(self, name):
+        marker = SimpleNamespace(args=[SimpleNamespace(alone=self.alone)])
+        return marker if name == "requirement" or (name == "slow" and self.slow) else None
+
+
+def test_long_files_come_first_and_lonely_ones_last_within_their_area():
+    items = [
+        Item("b/test_a.py", alone=True, slow=True), Item("b/test_b.py"), Item("b/test_c.py"), Item("b/test_c.py", slow=True), Item("a/test_a.py"), Item("a/test_b.py", slow=True),
+    ]
+
+    assert [str(item.path) for item in longest_first(items)] == ["b/test_c.py", "b/test_c.py", "b/test_b.py", "b/test_a.py", "a/test_b.py", "a/test_a.py"]
 
 
 def run(tmp_path, *arguments):

@@ -132,6 +132,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = list(_beyond(config.getoption("profile"), items))
     skipped = {item for item, _ in left_out}
     items[:] = [item for item in items if item not in skipped]
+    if worker_of(config):
+        items[:] = longest_first(items)
     config.hook.pytest_deselected(items=list(skipped))
     chosen = {entry.id: entry for item in items if (entry := requirement_of(item)) is not None}
     if not chosen or config.getoption("collectonly") or config.getoption("setupplan", default=False):
@@ -150,6 +152,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             run.report.expect(entry)
             run.report.not_run(entry.id, why)
         run.report.skip(item.nodeid, why)
+
+
+def longest_first(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return the tests with each area's long files first, and last those that nothing may run beside.
+
+    A parallel run hands out files in this order: a long one at the end would keep one process waiting for the other. Areas stay apart, for
+    their namespaces go when a process comes to another.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    alone = {item.path for item in items if (entry := requirement_of(item)) is not None and entry.alone}
+    areas = list(dict.fromkeys(item.path.parent for item in items))
+    return sorted(items, key=lambda item: (areas.index(item.path.parent), item.path in alone, item.path not in slow))
 
 
 def _beyond(profile: str, items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, str]]:
