@@ -129,6 +129,8 @@ def test_a_start_that_failed_is_counted(starts: list[dict[str, Any]], *, held: b
         ([start(), start(sidecar=False)], True),
         ([moved("scheduled", -100 - TOLERANCE_MS + 1)], True),
         ([start(), moved("listening", 100 + TOLERANCE_MS + 1)], False),
+        # Heard of when the process had begun: it was there before.
+        ([start(), moved("image", 433)], True),
         ([moved("answered", 300)], False),
         ([start(latency_ms=600.0)], False),
         ([start(), without("reached")], None),

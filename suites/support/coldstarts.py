@@ -44,8 +44,9 @@ PHASES: Mapping[str, str] = {
     "created": "decision", "scheduled": "scheduling", "sandbox": "sandbox", "proxy": "proxy", "image": "image", "started": "container",
     "listening": "function", "reached": "route", "answered": "answer",
 }
-# A watch tells of a moment later than it was: by tens of milliseconds, more where the machine is busy. A phase may so seem to end before
-# it began, by as much as its end was heard of sooner than its beginning.
+# What a watch tells of, which is later than it was: the other moments were stamped by whoever made them.
+HEARD = frozenset({"created", "scheduled", "sandbox", "image"})
+# The clocks of machine, node and process against each other, and the kernel's ten milliseconds.
 TOLERANCE_MS = 250.0
 # The scale to zero of a pod that is idle: the stable window, the metrics' two seconds, and an autoscaler that looks every two.
 ZERO_WITHIN_S = 60.0
@@ -246,10 +247,17 @@ def expected_moments(start: Start) -> list[str]:
 
 
 def phases(start: Start) -> dict[str, float] | None:
-    """Return the milliseconds of each phase in order, negative where the moments are out of order; None where one is missing."""
-    names, moments = expected_moments(start), start.get("moments", {})
+    """Return the milliseconds of each phase in order, negative where the moments are out of order; None where one is missing.
+
+    Finding: the kubelet hands its events to a queue, from which the watch has them a third of a second later on a busy machine, and by then
+    the function's process may have begun. So what a watch tells of was no later than it was heard, nor than what came after it.
+    """
+    names, moments = expected_moments(start), dict(start.get("moments", {}))
     if any(name not in moments for name in names):
         return None
+    for name, following in reversed(list(pairwise(names))):
+        if name in HEARD:
+            moments[name] = min(moments[name], moments[following])
     return {PHASES[name]: moments[name] - moments[before] for before, name in pairwise(names)}
 
 

@@ -3,13 +3,14 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from clusters.components.knative.client import KnativeClient
 from clusters.components.knative.scale import ScaleWatch
+from clusters.waiting import TimedOut, eventually
 from suites.support import judges, quantiles, scaling
 from suites.support.judges import Draw
 from suites.support.manifests import Manifests
@@ -34,6 +35,8 @@ LESS_THAN_ONE = (0.01, 0.95)
 STARTED_WITHIN_S = 10.0
 # Two looks of the autoscaler, its own second thoughts (three seconds), and a second's granularity.
 GONE_AFTER_S = 8.0
+# The five seconds for which a cluster's DNS keeps that there is no such name, and as much again for a busy machine.
+KNOWN_AFTER_S = 10.0
 QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -70,7 +73,24 @@ def prepare(world: World, knative: KnativeClient, manifests: Manifests, plan: Pl
     manifests.apply(file, image=world.image(GREETER), caller=world.image(CALLER), window=f"{plan.window_s:g}s", period=f"{plan.period_s:g}s")
     hosts = {arm: knative.await_ready(world.namespace, name).host for arm, name in ARMS.items()}
     world.kube.wait_deployment(world.namespace, WARM_UP, world.timeouts.deployment_available)
+    _await_visits(world, within=plan.period_s + KNOWN_AFTER_S)
     return hosts
+
+
+def _await_visits(world: World, *, within: float) -> None:
+    """Return once every pod's last visit was answered, or when its time is over: what the visits are like is for the judge.
+
+    Finding: a visit before Knative has made the function's Service is answered that there is no such host, and the cluster's DNS keeps that
+    answer for five seconds (the TTL of its own SOA record): the function may be ready while its name is still unknown.
+    """
+    began = time.time() - within
+
+    def answered() -> None:
+        last = {pod: made[-1]["status"] if made else "none" for pod, made in visits(world, began).items()}
+        assert set(last.values()) <= {HTTP_OK}, f"last visits: {last}"
+
+    with suppress(TimedOut):
+        eventually(answered, within=within, every=1.0)
 
 
 def draw(world: World, steady_load: Steady, plan: Plan, hosts: Mapping[str, str]) -> dict[str, Any]:
