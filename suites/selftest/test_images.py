@@ -610,7 +610,7 @@ def test_what_upstream_bakes_into_its_node_needs_no_pin(cache, monkeypatch):
 
     ImageStore("published", cache=cache).ensure("cluster", "workloads")
 
-    assert asked == ["registry", "greeter", "caller", "issuer", "provider", "greeter-python", "greeter-node", "locust", "wiretap"]
+    assert asked == ["registry", "greeter", "caller", "issuer", "provider", "observed", "greeter-python", "greeter-node", "observed-python", "locust", "wiretap"]
 
 
 def test_our_own_images_are_built_in_either_origin(cache):
