@@ -91,7 +91,7 @@ def test_the_context_is_handed_on_in_python_too(pair: tuple[Process, Process]) -
     said = answer.json()
     assert answer.status_code == 200
     assert (answer.headers["x-version"], answer.headers["x-pod"], answer.headers["x-request-id"]) == ("first", "first-pod", "handed-on")
-    seen = {name.replace("_", "-"): value for name, value in sent.items()}
+    seen = {name.replace("_", "-"): [value] for name, value in sent.items()}
     assert said["headers"] == said["calls"][0]["answer"]["headers"] == seen
     assert said["calls"][0]["answer"]["function"] == "second"
 

@@ -41,13 +41,14 @@ type function struct {
 	draining  atomic.Bool
 }
 
-// said is the body of every answer; headers are those of the trace context as they arrived.
+// said is the body of every answer; headers are those of the trace context as they arrived, in the
+// form in which a caller keeps what a function has seen.
 type said struct {
-	Function  string            `json:"function"`
-	Pod       string            `json:"pod"`
-	RequestID string            `json:"request_id"`
-	Headers   map[string]string `json:"headers"`
-	Calls     []called          `json:"calls"`
+	Function  string              `json:"function"`
+	Pod       string              `json:"pod"`
+	RequestID string              `json:"request_id"`
+	Headers   map[string][]string `json:"headers"`
+	Calls     []called            `json:"calls"`
 }
 
 // called is what became of one call; status 0 where nothing answered, and error then says why.
@@ -85,10 +86,10 @@ func (f *function) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBodyBytes))
-	body := said{Function: f.name, Pod: f.pod, RequestID: r.Header.Get("x-request-id"), Headers: map[string]string{}, Calls: []called{}}
+	body := said{Function: f.name, Pod: f.pod, RequestID: r.Header.Get("x-request-id"), Headers: map[string][]string{}, Calls: []called{}}
 	for _, name := range traceContext {
-		if value := r.Header.Get(name); value != "" {
-			body.Headers[name] = value
+		if values := r.Header.Values(name); len(values) > 0 {
+			body.Headers[name] = values
 		}
 	}
 	status, err := f.asked(r)

@@ -60,8 +60,8 @@ func TestTheContextIsHandedOnToTheLastFunction(t *testing.T) {
 		t.Fatalf("status %d from %s", status, body.Function)
 	}
 	for name, value := range sent {
-		if body.Headers[name] != value {
-			t.Errorf("%s: %q arrived as %q", name, value, body.Headers[name])
+		if seen := body.Headers[name]; len(seen) != 1 || seen[0] != value {
+			t.Errorf("%s: %q arrived as %q", name, value, seen)
 		}
 	}
 }

@@ -196,7 +196,7 @@ class Function(Handler):
         say({
             "event": "request", "request_id": request_id, "trace_id": trace, "function": NAME, "pod": POD, "method": self.command, "path": path, "status": int(status),
         })
-        context = {name: headers[name] for name in TRACE_CONTEXT if name in headers}
+        context = {name: [headers[name]] for name in TRACE_CONTEXT if name in headers}
         said = {"function": NAME, "pod": POD, "request_id": request_id, "headers": context, "calls": calls}
         self.answer(status, said, {"x-version": NAME, "x-pod": POD, "x-request-id": request_id})
 
