@@ -145,7 +145,7 @@ def _judge_file(file: Path, digest: str) -> str:
 
 
 def _sealed_folders(cache: Cache) -> Iterator[Path]:
-    for parent in (cache.binaries, cache.wheels):
+    for parent in (cache.binaries, cache.wheels, cache.artifacts):
         yield from _folders(parent)
 
 

@@ -18,10 +18,11 @@ from clusters import progress
 from clusters.errors import UserError
 from clusters.images import graph, process
 from clusters.images.cache import Cache, ImageRecord, alive, process_mark, sealed
-from clusters.images.catalogue import Binary, Catalogue, Image, ModuleFiles, WheelSet, catalogue, gomod
+from clusters.images.catalogue import Binary, Catalogue, GemSet, Image, MavenSet, ModuleFiles, WheelSet, catalogue, gomod
 from clusters.images.debian import build_base, proxy_environment
 from clusters.images.failures import docker_missing, explain, explain_os_error, require_space
 from clusters.images.keys import Keys, context_files
+from clusters.images.locked import locked_gems, maven_set
 from clusters.images.registry import Registry, docker_client, ensure_registry, pull, push
 from clusters.images.storage import RegistryStorage
 from clusters.images.toolchain import BUILDER_LABEL, GoSet, Toolchain
@@ -337,6 +338,10 @@ class _Plan:
             elif isinstance(wanted, WheelSet):
                 site = builder.toolchain.wheel_set(wanted.requirements)
                 files |= {f"{wanted.into}{file.relative_to(site).as_posix()}": file for file in sorted(site.rglob("*")) if file.is_file()}
+            elif isinstance(wanted, MavenSet):
+                files |= {f"{wanted.into}{file.name}": file for file in maven_set(builder.cache, wanted.pom, wanted.lock).glob("*.jar")}
+            elif isinstance(wanted, GemSet):
+                files |= {f"{wanted.into}{wanted.lock.name}": wanted.lock, **{f"{wanted.into}{name}": file for name, file in locked_gems(wanted.lock).items()}}
             else:
                 member = builder.toolchain.wheel_file(wanted.package, builder.keys.wheel_version(wanted.package), wanted.member)
                 files[f"{wanted.into}{member.name}"] = member

@@ -95,6 +95,11 @@ class Cache:
         return self.root / "wheels"
 
     @property
+    def artifacts(self) -> Path:
+        """One folder per locked set of Maven's artifacts."""
+        return self.root / "artifacts"
+
+    @property
     def toolchains(self) -> Path:
         """Go."""
         return self.root / "toolchains"

@@ -12,7 +12,9 @@ from clusters.versions import Reference, Versions
 
 HERE = Path(__file__).parent
 # Of the two groups that follow `knative`, one is needed: the ingress that was chosen.
-GROUPS = ("cluster", "istio", "knative", "knative-gateway-api", "knative-istio", "workloads", "bench")
+GROUPS = ("cluster", "istio", "knative", "knative-gateway-api", "knative-istio", "jaeger", "jaeger-operator", "prometheus", "store", "fluentd", "workloads", "bench")
+# Where Prometheus's programs keep their version.
+_BUILT = "github.com/prometheus/common/version"
 _FROM = re.compile(r"^FROM\s+faasmesh/(?P<name>[a-z0-9-]+)(?::\S+)?(?P<rest>\s+AS\s+\S+)?\s*$", re.MULTILINE | re.IGNORECASE)
 
 
@@ -53,7 +55,27 @@ class WheelSet:
     into: str = "site/"
 
 
-Input = Binary | ModuleFiles | WheelFile | WheelSet
+@dataclass(frozen=True)
+class MavenSet:
+    """What a pom.xml asks Maven for, each artifact with the digest that the list beside it locks."""
+
+    pom: Path
+    lock: Path
+    into: str = "jars/"
+
+
+@dataclass(frozen=True)
+class GemSet:
+    """The gems of a list of digests, in the order in which they are installed: the list itself and, where FAASMESH_GEMS names a folder, its gems.
+
+    Without such a folder the image's own build fetches them, and compares.
+    """
+
+    lock: Path
+    into: str = "gems/"
+
+
+Input = Binary | ModuleFiles | WheelFile | WheelSet | MavenSet | GemSet
 
 
 @dataclass(frozen=True)
@@ -166,10 +188,14 @@ def _programs(versions: Versions) -> tuple[GoSet | CProgram, ...]:
     major, minor, _ = kubernetes.removeprefix("v").split(".")
     component = "k8s.io/component-base/version"
     release = "istio.io/istio/pkg/version"
+    # What these say of themselves is the tag of their image.
+    names = {name: versions.images[name].upstream.tag.removeprefix("v") for name in ("prometheus", "alertmanager", "prometheus-operator")}
     istio_flags = (
         *stripped, f"-X {release}.buildVersion={istio.version}", f"-X {release}.buildGitRevision={istio.revision}",
         f"-X {release}.buildStatus=Clean", f"-X {release}.buildHub=docker.io/istio", f"-X {release}.buildTag={istio.version}",
     )
+    jaeger, operator = "github.com/jaegertracing/jaeger", "github.com/jaegertracing/jaeger-operator/pkg/version"
+    second, first, operated = (versions.images[name].upstream.tag for name in ("jaeger", "jaeger-all-in-one", "jaeger-operator"))
     # Istio's own Makefile builds with these; the second keeps protoc-gen-validate's unused code out.
     istio_tags = ("vtprotobuf", "disable_pgv")
     return (
@@ -199,12 +225,24 @@ def _programs(versions: Versions) -> tuple[GoSet | CProgram, ...]:
         # Each on its own: they follow other releases, of Kubernetes' client libraries too.
         GoSet("knative-gateway", gomod("knative-gateway"), scratch_gib=1.0),
         GoSet("knative-istio", gomod("knative-istio"), scratch_gib=1.0),
+        # Both of Jaeger's generations are in one module; each is told its own version.
+        GoSet("jaeger", gomod("jaeger"), packages=(f"{jaeger}/cmd/jaeger",), ldflags=(*stripped, f"-X {jaeger}/internal/version.latestVersion=v{second}"), scratch_gib=3.0),
+        GoSet("jaeger-all-in-one", gomod("jaeger"), packages=(f"{jaeger}/cmd/all-in-one",), ldflags=(*stripped, f"-X {jaeger}/internal/version.latestVersion=v{first}"), scratch_gib=0.5),
+        # The second is the version of Jaeger that upstream's own binary takes itself to install.
+        GoSet("jaeger-operator", gomod("jaeger-operator"), scratch_gib=1.0,
+              ldflags=(*stripped, f"-X {operator}.version={operated}", f"-X {operator}.defaultJaeger={operated}")),
+        # Of the ways to find what is to be scraped, Kubernetes' alone: a fifth of the packages belongs to the others. Its pages need npm and are left out.
+        GoSet("prometheus", gomod("prometheus"), tags=("netgo", "remove_all_sd", "enable_kubernetes_sd"), scratch_gib=2.0,
+              ldflags=(*stripped, f"-X {_BUILT}.Version={names['prometheus']}")),
+        GoSet("alertmanager", gomod("alertmanager"), tags=("netgo",), ldflags=(*stripped, f"-X {_BUILT}.Version={names['alertmanager']}"), scratch_gib=1.0),
+        GoSet("prometheus-operator", gomod("prometheus-operator"), ldflags=(*stripped, f"-X {_BUILT}.Version={names['prometheus-operator']}"), scratch_gib=2.0),
         GoSet("fortio", gomod("fortio")),
         GoSet("runc-bounded", CHECKOUT / "clusters" / "runtime", packages=(".",)),
         GoSet("greeter", CHECKOUT / "workloads" / "greeter" / "app", packages=(".",)),
         GoSet("caller", CHECKOUT / "workloads" / "caller" / "app", packages=(".",)),
         GoSet("issuer", CHECKOUT / "workloads" / "issuer" / "app", packages=(".",)),
         GoSet("provider", CHECKOUT / "workloads" / "provider" / "app", packages=(".",)),
+        GoSet("receiver", CHECKOUT / "workloads" / "receiver" / "app", packages=(".",)),
         GoSet("observed", CHECKOUT / "workloads" / "observed" / "app", packages=(".",)),
         CProgram(
             "pause", gomod("kubernetes"), "k8s.io/kubernetes", "build/pause/linux/pause.c",
@@ -222,7 +260,7 @@ def _images(versions: Versions) -> tuple[Image, ...]:
     ) -> Image:
         return Image(name, names[name], groups, HERE / name, inputs, build_args or {}, kept, baked=baked)
 
-    cluster, istio, workloads, bench = (("cluster",), ("istio",), ("workloads",), ("bench",))
+    cluster, istio, prometheus, workloads, bench = (("cluster",), ("istio",), ("prometheus",), ("workloads",), ("bench",))
     knative = (
         *((f"knative-{program}", "knative", program, "knative") for program in ("activator", "autoscaler", "controller", "webhook", "queue")),
         *((f"knative-gateway-{program}", "knative-gateway", program, "knative-gateway-api") for program in ("controller", "webhook")),
@@ -262,8 +300,16 @@ def _images(versions: Versions) -> tuple[Image, ...]:
               build_args={"ISTIO_VERSION": versions.istio.version}),
         *(Image(name, names[name], (group,), HERE / "knative", (Binary(programs, program),))
           for name, programs, program, group in knative),
+        image("jaeger", Binary("jaeger", "jaeger"), groups=("jaeger",)),
+        # What the operator makes of its resources, and itself.
+        image("jaeger-all-in-one", Binary("jaeger-all-in-one", "all-in-one"), groups=("jaeger-operator",)),
+        image("jaeger-operator", Binary("jaeger-operator", "jaeger-operator"), groups=("jaeger-operator",)),
+        image("prometheus", Binary("prometheus", "prometheus"), groups=prometheus),
+        image("alertmanager", Binary("alertmanager", "alertmanager"), groups=prometheus),
+        image("prometheus-operator", Binary("prometheus-operator", "operator"), groups=prometheus),
+        image("prometheus-config-reloader", Binary("prometheus-operator", "prometheus-config-reloader"), groups=prometheus),
         *(Image(name, names[name], workloads, CHECKOUT / "workloads" / name, (Binary(name, name),), files=("Dockerfile",))
-          for name in ("greeter", "caller", "issuer", "provider", "observed")),
+          for name in ("greeter", "caller", "issuer", "provider", "observed", "receiver")),
         # The same function in other languages, on Debian's base.
         Image("greeter-python", names["greeter-python"], workloads, CHECKOUT / "workloads" / "greeter_python", files=("Dockerfile", "app/*.py")),
         Image("greeter-node", names["greeter-node"], workloads, CHECKOUT / "workloads" / "greeter_node",
@@ -276,4 +322,8 @@ def _images(versions: Versions) -> tuple[Image, ...]:
         # tcpdump from Debian.
         Image("wiretap", names["wiretap"], workloads, CHECKOUT / "workloads" / "wiretap", files=("Dockerfile",)),
         image("fortio", Binary("fortio", "fortio"), groups=bench),
+        # The log store and what fills it: Java from Maven's artifacts, Ruby from RubyGems.
+        Image("store", names["store"], ("store",), HERE / "store", (MavenSet(HERE / "store" / "pom.xml", HERE / "store" / "artifacts.sha256"),),
+              {"OPENSEARCH_VERSION": versions.software["opensearch"]}, files=("Dockerfile", "log4j2.properties", "opensearch", "transport.policy")),
+        Image("fluentd", names["fluentd"], ("fluentd",), HERE / "fluentd", (GemSet(HERE / "fluentd" / "gems.sha256"),), files=("Dockerfile",)),
     )

@@ -26,7 +26,7 @@ _PATTERNS = (
         "room on the disk", "free some space (`python -m clusters images clean` says how much it can), then run again: finished parts are kept",
     ),
     Pattern(
-        re.compile(r"^(?:go: )?(?:.*verifying .*checksum mismatch|.*SECURITY ERROR|.*DO NOT MATCH THE HASHES).*$", re.MULTILINE),
+        re.compile(r"^(?:go: )?(?:.*verifying .*checksum mismatch|.*SECURITY ERROR|.*DO NOT MATCH THE HASHES|.*computed checksums? did NOT match).*$", re.MULTILINE),
         "the content that is pinned", "the download is not what was pinned; do not use it, look at who answers for the package registry",
     ),
     Pattern(
@@ -36,7 +36,7 @@ _PATTERNS = (
     Pattern(
         re.compile(
             r"^.*(?:40[34] (?:Not Found|Forbidden)|410 Gone|unknown revision|No matching distribution found|Unable to locate package"
-            r"|has no installation candidate).*$", re.MULTILINE,
+            r"|has no installation candidate|Could not find artifact|Could not find a valid gem).*$", re.MULTILINE,
         ),
         "the pinned version to be there", "the package registry does not have this version: pin another in clusters/versions.toml, or use another registry",
     ),
@@ -45,7 +45,7 @@ _PATTERNS = (
             r"^.*(?:dial tcp|TLS handshake|i/o timeout|connection refused|Temporary failure|Could not resolve|could not resolve"
             r"|Connection timed out|Failed to establish|ReadTimeout|certificate).*$", re.MULTILINE | re.IGNORECASE,
         ),
-        "the package registry to answer", "check the network, GOPROXY, PIP_INDEX_URL and the proxies of this machine, then run again",
+        "the package registry to answer", "check the network, GOPROXY, PIP_INDEX_URL, Maven's settings.xml, FAASMESH_GEMS and the proxies of this machine, then run again",
     ),
 )
 _UNKNOWN = Pattern(re.compile(r"(?!)"), "exit 0", "the log has everything the tool printed")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from clusters.images.cache import content_key, source_digest
-from clusters.images.catalogue import Binary, Catalogue, Image, ModuleFiles, WheelSet, gomod
+from clusters.images.catalogue import Binary, Catalogue, GemSet, Image, MavenSet, ModuleFiles, WheelSet, gomod
 from clusters.images.toolchain import BUILD_SCHEMA, Toolchain, architecture, module_sum
 from clusters.versions import Versions
 
@@ -51,6 +51,11 @@ class Keys:
                 inputs[f"module {wanted.into}{wanted.pattern}"] = f"{module_sum(gomod(wanted.gomod), wanted.module)} {wanted.base}"
             elif isinstance(wanted, WheelSet):
                 inputs[f"wheels {wanted.into}"] = source_digest(wanted.requirements)
+            elif isinstance(wanted, MavenSet):
+                inputs[f"artifacts {wanted.into}"] = f"{source_digest(wanted.pom)} {source_digest(wanted.lock)}"
+            elif isinstance(wanted, GemSet):
+                # Wherever they come from, they are these.
+                inputs[f"gems {wanted.into}"] = source_digest(wanted.lock)
             else:
                 inputs[f"wheel {wanted.into}{wanted.member}"] = f"{wanted.package} {self.wheel_version(wanted.package)}"
         return inputs

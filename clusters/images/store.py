@@ -90,7 +90,8 @@ class ImageStore:
         """
         if not self._built_here(self.builder.catalogue.image(name)):
             return self.reference(name)
-        (record,) = self.ensure(name)
+        # Not by `ensure`: a group may bear the name of one of its images.
+        (record,) = self.builder.build([name], jobs=self.jobs)
         return f"{record.reference}@{record.digest}"
 
     def node_reference(self) -> str:

@@ -23,7 +23,7 @@ from clusters.images import cli, graph, origins
 from clusters.images.audit import audit, leftovers, remove, repair
 from clusters.images.builder import Builder, _Plan
 from clusters.images.cache import Blob, Cache, ImageRecord, move_into_place, process_mark, read_record, seal, sealed, write_whole
-from clusters.images.catalogue import GROUPS, Binary, Image, ModuleFiles, WheelFile, WheelSet, catalogue
+from clusters.images.catalogue import GROUPS, Binary, GemSet, Image, MavenSet, ModuleFiles, WheelFile, WheelSet, catalogue
 from clusters.images.keys import Keys, context_files
 from clusters.images.store import ImageStore
 from clusters.images.toolchain import GoSet
@@ -76,7 +76,7 @@ def test_what_a_dockerfile_copies_is_in_its_context(image):
     local = context_files(image)
     made = {f"{wanted.into}{wanted.file}" for wanted in image.inputs if isinstance(wanted, Binary)}
     made |= {f"{wanted.into}{wanted.member.rsplit('/', 1)[-1]}" for wanted in image.inputs if isinstance(wanted, WheelFile)}
-    folders = tuple(wanted.into for wanted in image.inputs if isinstance(wanted, ModuleFiles | WheelSet))
+    folders = tuple(wanted.into for wanted in image.inputs if isinstance(wanted, ModuleFiles | WheelSet | MavenSet | GemSet))
 
     copied = [source for line in re.findall(r"^COPY (?!--from)(.+)$", image.dockerfile, re.MULTILINE) for source in line.split()[:-1]]
 
@@ -610,7 +610,13 @@ def test_what_upstream_bakes_into_its_node_needs_no_pin(cache, monkeypatch):
 
     ImageStore("published", cache=cache).ensure("cluster", "workloads")
 
-    assert asked == ["registry", "greeter", "caller", "issuer", "provider", "observed", "greeter-python", "greeter-node", "observed-python", "locust", "wiretap"]
+    assert asked == ["registry", "greeter", "caller", "issuer", "provider", "observed", "receiver", "greeter-python", "greeter-node", "observed-python", "locust", "wiretap"]
+
+
+def test_an_image_that_bears_the_name_of_its_group_is_pinned_alone(cache, monkeypatch):
+    monkeypatch.setattr(Builder, "build", lambda _, names, **__: [SimpleNamespace(reference="r/x:1", digest=f"sha256:{name}") for name in names])
+
+    assert ImageStore("source", cache=cache).pinned_reference("prometheus") == "r/x:1@sha256:prometheus"
 
 
 def test_our_own_images_are_built_in_either_origin(cache):

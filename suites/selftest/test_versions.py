@@ -27,8 +27,18 @@ LOCKED = {
     "knative": ("knative", "knative.dev/serving"),
     "knative-gateway": ("knative-gateway", "knative.dev/net-gateway-api"),
     "knative-istio": ("knative-istio", "knative.dev/net-istio"),
+    "jaeger": ("jaeger", "github.com/jaegertracing/jaeger"),
+    "jaeger-operator": ("jaeger-operator", "github.com/jaegertracing/jaeger-operator"),
+    "prometheus": ("prometheus", "github.com/prometheus/prometheus"),
+    "alertmanager": ("alertmanager", "github.com/prometheus/alertmanager"),
+    "prometheus-operator": ("prometheus-operator", "github.com/prometheus-operator/prometheus-operator"),
 }
-NO_MODULE = {"pause"}
+# What is no Go module: the file that carries its version, and how.
+ELSEWHERE = {
+    "opensearch": ("store/pom.xml", "<artifactId>opensearch</artifactId><version>{}</version>"),
+    "fluentd": ("fluentd/gems.sha256", "  fluentd-{}.gem"),
+}
+NO_MODULE = {"pause", *ELSEWHERE}
 
 
 @pytest.mark.parametrize("name", sorted(versions().software.keys() - NO_MODULE))
@@ -38,6 +48,13 @@ def test_go_mod_locks_the_version_that_the_versions_file_names(name):
     _, locked = module_version(gomod(set_name), module)
 
     assert locked == versions().software[name]
+
+
+@pytest.mark.parametrize("name", sorted(ELSEWHERE))
+def test_what_is_no_go_module_is_locked_to_the_version_that_the_versions_file_names(name):
+    file, form = ELSEWHERE[name]
+
+    assert form.format(versions().software[name]) in (gomod("kind").parent.parent / file).read_text()
 
 
 def test_go_mod_locks_the_commit_of_the_named_istio_release():
