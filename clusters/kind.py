@@ -20,7 +20,7 @@ from docker.models.containers import Container
 from filelock import FileLock, Timeout
 from pytest_kind import KindCluster
 
-from clusters import progress
+from clusters import kubelet, progress
 from clusters.errors import UserError
 from clusters.images import ImageStore
 from clusters.images.registry import docker_client
@@ -35,9 +35,13 @@ DEFAULT_NAME = "faasmesh"
 GATEWAY_NODE_PORT = 30080
 ZONES = ("zone-a", "zone-b", "zone-c")
 SERVICES = "10.96.0.0/16"
+# As kind has it where nothing else is said.
+PODS = "10.244.0.0/16"
 # A Service's address that kube-proxy does not know, not yet or no longer, is any other address to the node: it would send the packet on to
-# the machine's own network. What is still for a Service when it is to be forwarded has no endpoint and is refused instead.
-FENCE = ("FORWARD", "--destination", SERVICES, "--jump", "REJECT")
+# the machine's own network. What a pod sends to a Service and is still for the Service when it is to be routed has no endpoint, and there is no
+# way to it. Finding: a rule of iptables is of no use, nor is kube-proxy's own that refuses what is for a Service without endpoints: kube-router
+# puts rules before them that accept whatever comes from a pod. On a machine whose network answers for everybody such a pod is answered, by nobody.
+FENCE = ("priority", "100", "from", PODS, "to", SERVICES, "unreachable")
 # What kind accepts, less what would name another folder than one of its own: the name is also that of the state's folder.
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
@@ -238,11 +242,11 @@ class KindProvider:
     def _fence(self) -> None:
         """Keep what is for a Service that is not there inside the cluster; a node that was started anew has forgotten it."""
         for container in self._containers():
-            known = container.exec_run(["iptables", "--check", *FENCE]).exit_code == 0
-            if not known and (done := container.exec_run(["iptables", "--insert", *FENCE])).exit_code != 0:
+            known = SERVICES in cast("bytes", container.exec_run(["ip", "rule", "show", *FENCE[:2]]).output).decode(errors="replace")
+            if not known and (done := container.exec_run(["ip", "rule", "add", *FENCE])).exit_code != 0:
                 raise UserError(
-                    f"iptables in node {container.name}", expected="exit code 0", seen=f"{done.exit_code}: {cast('bytes', done.output).decode(errors='replace').strip()[:200]}",
-                    hint="the node image must carry iptables, as kind's does",
+                    f"ip rule in node {container.name}", expected="exit code 0", seen=f"{done.exit_code}: {cast('bytes', done.output).decode(errors='replace').strip()[:200]}",
+                    hint="the node image must carry iproute2, as kind's does",
                 )
 
     def _comes_back(self) -> bool:
@@ -252,6 +256,8 @@ class KindProvider:
                 self._start_stopped_nodes()
                 self._await_nodes()
                 self._fence()
+                for container in self._containers():
+                    kubelet.restore(container)
         except (AssertionError, UserError) as error:
             progress.say(f"kind cluster {self.settings.name} does not come back ({error}); making it anew")
             self.tear_down()

@@ -79,19 +79,19 @@ def test_a_kept_cluster_that_does_not_come_back_is_deleted(monkeypatch: pytest.M
 
 
 class Node:
-    """A node whose iptables knows what was inserted, and fails as often as it is told to."""
+    """A node whose routing knows the rules that were added, and fails where it is told to."""
 
     def __init__(self, name: str, *, broken: bool = False) -> None:
         self.name, self.broken = name, broken
         self.rules: list[list[str]] = []
 
     def exec_run(self, argv: list[str]) -> SimpleNamespace:
-        """Answer as iptables does."""
-        _, what, *rule = argv
-        if what == "--check":
-            return SimpleNamespace(exit_code=0 if rule in self.rules else 1, output=b"Bad rule")
+        """Answer as ip does."""
+        _, _, what, *rule = argv
         if self.broken:
             return SimpleNamespace(exit_code=127, output=b"not found\n")
+        if what == "show":
+            return SimpleNamespace(exit_code=0, output="\n".join(" ".join(one) for one in self.rules if one[:2] == rule).encode())
         self.rules.append(rule)
         return SimpleNamespace(exit_code=0, output=b"")
 
@@ -103,12 +103,12 @@ def test_every_node_refuses_what_is_for_a_service_that_is_not_there_once(monkeyp
     kept._fence()
     kept._fence()
 
-    assert [node.rules for node in nodes] == [[["FORWARD", "--destination", "10.96.0.0/16", "--jump", "REJECT"]]] * 2
+    assert [node.rules for node in nodes] == [[["priority", "100", "from", "10.244.0.0/16", "to", "10.96.0.0/16", "unreachable"]]] * 2
 
 
 def test_a_node_that_cannot_be_fenced_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = provider()
     monkeypatch.setattr(kept, "_containers", lambda: [Node("one-control-plane", broken=True)])
 
-    with pytest.raises(UserError, match="iptables in node one-control-plane: expected exit code 0, seen 127: not found"):
+    with pytest.raises(UserError, match="ip rule in node one-control-plane: expected exit code 0, seen 127: not found"):
         kept._fence()
