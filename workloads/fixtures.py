@@ -62,6 +62,13 @@ class World:
             deploy(self.kube, self.namespace, [self._prepared(one) for one in new], within=self.timeouts.deployment_available)
             self._deployed.update(functions)
 
+    def redeploy(self, functions: Mapping[str, Objects]) -> None:
+        """Deploy as these objects say whatever is there, and return when no pod of an earlier template is left; those end on purpose."""
+        self._ended_on_purpose.update(str(pod["metadata"]["name"]) for pod in self._pods(*functions))
+        self._used.update(functions)
+        deploy(self.kube, self.namespace, [self._prepared(one) for objects in functions.values() for one in objects], within=self.timeouts.deployment_available)
+        self._deployed.update(functions)
+
     def kept(self, name: str, make: Callable[[], Made]) -> Made:
         """Return what `make` returned when it was first asked for under this name: it lasts as long as the namespace."""
         if name not in self._kept:

@@ -191,7 +191,7 @@ def healthy(port: int) -> None:
     assert requests.get(f"http://127.0.0.1:{port}/healthz", timeout=1).status_code == 200
 
 
-@pytest.mark.parametrize("name", ["greeter", "caller", "issuer", "provider", "observed"])
+@pytest.mark.parametrize("name", ["greeter", "caller", "issuer", "provider", "observed", "receiver"])
 def test_the_program_s_own_tests_hold(name: str) -> None:
     go("vet", ".", folder=WORKLOADS / name / "app")
     go("test", "-timeout", "60s", ".", folder=WORKLOADS / name / "app")

@@ -206,6 +206,24 @@ def test_what_was_removed_is_leaving_until_each_proxy_has_been_waited_for() -> N
     assert second.leaving([]) == set()
 
 
+def test_what_is_deployed_anew_ends_the_pods_before_it_on_purpose() -> None:
+    class Kube(RecordedKube):
+        def pods(self, _namespace: str, selector: str) -> list[dict[str, Any]]:
+            assert selector == "app.kubernetes.io/instance in (f)"
+            return [{"metadata": {"name": "f-1", "uid": "1"}, "status": {}}]
+
+    kube = Kube()
+    world = World(kube, Timeouts(), "ns", str)
+
+    world.redeploy({"f": greeter("f", "v1")})
+    world.redeploy({"f": greeter("f", "v1")})
+    world.deploy({"f": greeter("f", "v1")})
+
+    assert [asked[0] for asked in kube.asked] == ["apply", "wait"] * 2
+    assert world.state()["ended_on_purpose"] == ["f-1"]
+    assert [pod["pod"] for pod in world.state()["pods"].values()] == ["f-1"]
+
+
 def test_counts_are_asked_where_the_mesh_does_not_listen() -> None:
     kube = RecordedKube(said={"total": 2, "by_path": {"/": 2}, "by_request_id": {"a": 2}, "connections": 1, "most_in_hand": 1})
 

@@ -1,0 +1,3 @@
+module faasmesh/receiver
+
+go 1.26
