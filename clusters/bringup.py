@@ -161,6 +161,21 @@ class Testbed:
             self._pinned[reference] = self._images.pinned_reference(name.repository.rpartition("/")[2])
         return self._pinned[reference]
 
+    def upstream_image(self, name: str) -> str:
+        """Return the name by which this cluster pulls an image of upstream's, for what a check itself asks an operator to make.
+
+        On a cluster of ours it is what was built or pinned for it; an existing one pulls it from where upstream has it.
+
+        Raises:
+            UserError: it cannot be built, or upstream's is not pinned.
+
+        """
+        if self._images is None:
+            return str(ImageStore().versions.images[name].upstream)
+        if name not in self._pinned:
+            self._pinned[name] = self._images.pinned_reference(name)
+        return self._pinned[name]
+
     def kubectl(self) -> Path:
         """Return a kubectl of the cluster's version, built from its module; the suites themselves need none.
 

@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import pytest
+from filelock import FileLock
 
 from clusters.bringup import Options, Testbed
+from clusters.components.fluentd.client import FluentdClient
 from clusters.components.istio.client import IstioClient
+from clusters.components.jaeger.client import JaegerClient
+from clusters.components.jaeger_operator.client import JaegerOperatorClient
 from clusters.components.knative.client import KnativeClient
 from clusters.components.knative.manifests import GATEWAY_API, INGRESSES
+from clusters.components.prometheus import manifests as monitoring
+from clusters.components.prometheus.client import PrometheusClient
 from clusters.components.registry import NAMES
+from clusters.components.store.client import StoreClient
 from clusters.errors import EXIT_USAGE, UserError
 from clusters.kube import Kube
 from clusters.timeouts import Timeouts
@@ -151,6 +158,57 @@ def knative(testbed: Testbed, kube: Kube, timeouts: Timeouts, request: pytest.Fi
     if testbed.cluster is not None and not testbed.cluster.owned:
         testbed.detected["knative-ingress"] = client.ingress()
     return client
+
+
+@pytest.fixture(scope="session")
+def jaeger(testbed: Testbed, kube: Kube, request: pytest.FixtureRequest) -> JaegerClient:
+    """Jaeger 2 beside the mesh, installed on first use."""
+    with _before_the_person(request.config):
+        testbed.require(("jaeger",))
+    return JaegerClient(kube)
+
+
+@pytest.fixture(scope="session")
+def jaeger_operator(testbed: Testbed, kube: Kube, timeouts: Timeouts, request: pytest.FixtureRequest) -> JaegerOperatorClient:
+    """The Jaeger operator, installed on first use."""
+    with _before_the_person(request.config):
+        testbed.require(("jaeger-operator",))
+    return JaegerOperatorClient(kube, timeouts)
+
+
+@pytest.fixture(scope="session")
+def prometheus(testbed: Testbed, kube: Kube, timeouts: Timeouts, request: pytest.FixtureRequest) -> PrometheusClient:
+    """Prometheus's operator, installed on first use, and the instance for whoever has none of its own; an existing cluster may have the operator alone."""
+    with _before_the_person(request.config):
+        testbed.require(("prometheus",))
+    return PrometheusClient(kube, timeouts, monitoring.NAMESPACE, monitoring.SHARED)
+
+
+@pytest.fixture(scope="session")
+def store(testbed: Testbed, kube: Kube, timeouts: Timeouts, request: pytest.FixtureRequest) -> StoreClient:
+    """The log store, installed on first use."""
+    with _before_the_person(request.config):
+        testbed.require(("store",))
+    return StoreClient(kube, timeouts)
+
+
+@pytest.fixture(scope="session")
+def fluentd(testbed: Testbed, kube: Kube, timeouts: Timeouts, request: pytest.FixtureRequest) -> FluentdClient:
+    """The nodes' own Fluentd and the store that it fills, installed on first use; and what a check needs to bring one of its own."""
+    with _before_the_person(request.config):
+        testbed.require(("fluentd",))
+    return FluentdClient(kube, timeouts, testbed.upstream_image("fluentd"))
+
+
+@pytest.fixture
+def otlp_collector(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The name that the mesh's OTLP provider sends spans to, for the one check that says where it leads.
+
+    Finding: the mesh's configuration names a host and no namespace. While two namespaces have a ServiceEntry of that host, whoever else may
+    see them, Istio refuses to choose (LookupCluster, "in multiple namespaces") and configures no tracing for either, which istiod's log alone tells.
+    """
+    with FileLock(_shared(request.config).folder / "otlp-collector.lock"):
+        yield
 
 
 def _remove_leftovers(testbed: Testbed, api: Kube) -> None:

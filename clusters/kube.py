@@ -183,6 +183,18 @@ class Kube:
         if within is not None:
             self.await_gone(kind, name, namespace, within=within)
 
+    def annotate(self, kind: str, name: str, annotations: Mapping[str, str], namespace: str | None = None) -> None:
+        """Add annotations to an object, or change them, and leave everything else of it alone; raises NotFound."""
+        self.merge(kind, name, {"metadata": {"annotations": dict(annotations)}}, namespace)
+
+    def merge(self, kind: str, name: str, change: Mapping[str, Any], namespace: str | None = None) -> None:
+        """Merge a change into an object (RFC 7386: null removes) and leave everything else of it alone; raises NotFound."""
+        what = f"change {kind} {_named(namespace, name)}"
+        self.server.call(
+            "PATCH", self._resource(kind, what).path(name=name, namespace=namespace), query=[("fieldManager", FIELD_MANAGER)],
+            body=dict(change), content_type="application/merge-patch+json", what=what,
+        )
+
     def get(self, kind: str, name: str, namespace: str | None = None) -> Resource:
         """Return one object; raises NotFound."""
         what = f"{kind} {_named(namespace, name)}"

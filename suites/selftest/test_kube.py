@@ -456,6 +456,17 @@ def test_deleting_what_is_gone_is_no_error(api: Api, kube: Kube) -> None:
     assert len(api.of("DELETE", "/api/v1/namespaces/x/configmaps/one")) == 1
 
 
+def test_an_annotation_is_added_and_nothing_else_of_the_object_sent(api: Api, kube: Kube) -> None:
+    path = "/api/v1/namespaces/x/pods/one"
+    api.routes["PATCH", path] = Reply({})
+
+    kube.annotate("Pod", "one", {"faasmesh.dev/touched": "1"}, "x")
+
+    (asked,) = api.of("PATCH", path)
+    assert asked.json == {"metadata": {"annotations": {"faasmesh.dev/touched": "1"}}}
+    assert asked.headers["Content-Type"] == "application/merge-patch+json"
+
+
 def test_a_pod_is_killed_only_where_it_is_given_no_time(api: Api, kube: Kube) -> None:
     kube.delete_one("Pod", "one", "x", grace_s=0)
     kube.delete_one("Pod", "two", "x")

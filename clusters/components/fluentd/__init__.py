@@ -1,0 +1,1 @@
+"""Fluentd: what the containers of a node write, to the store."""

@@ -1,0 +1,1 @@
+"""The log store: OpenSearch, which answers as Elasticsearch does."""
