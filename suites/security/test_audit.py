@@ -1,4 +1,4 @@
-"""The audit log: every request once, with who asked whom, how, for what, and which policy decided how."""
+"""The audit log in the store: every request once, with who asked whom, how, for what, and which policy decided how."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from clusters.components.istio.client import IstioClient
+from clusters.components.istio.client import SIDECAR, IstioClient
+from clusters.components.store.client import StoreClient
 from suites.support import judges, permissions
 from suites.support.manifests import Manifests
-from suites.support.permissions import ALLOWED_BY_POLICY, DENIED, FORBIDDEN, Case, Client, Target
+from suites.support.permissions import ALLOWED_BY_POLICY, DENIED, FORBIDDEN, AccessLogs, Case, Client, Target
 from suites.support.requirements import requirement
 from suites.support.verdicting import Decide
 from suites.support.verdicts import Claim, Evidence, Verdict
@@ -38,6 +39,8 @@ def judge(evidence: Evidence) -> Verdict:
     return Verdict.of(
         *permissions.claims(CASES, evidence["table"]),
         paths("paths-are-those-that-were-judged", evidence["table"]),
+        writers("each-entry-names-its-proxy", load["callee"], evidence["pods"]["callee"]),
+        same("the-store-has-what-the-proxy-wrote", load["callee"], evidence["proxies"]),
         judges.every_status("under-load-allowed", allowed, 200, least=LOADED),
         judges.every_status("under-load-denied", denied, 403, least=LOADED),
         once("under-load-each-allowed-request-once", allowed, load["callee"], {"response_code": 200, "rbac_decision": "allowed", **from_function_sa}),
@@ -75,25 +78,54 @@ def paths(name: str, trial: Mapping[str, Any]) -> Claim:
     return Claim(name, held=True, said=f"{len(seen)} paths are in the log as they were sent")
 
 
-def entries_of(istio: IstioClient, namespace: str, pod: str, draws: list[Draw]) -> list[dict[str, Any]]:
+def writers(name: str, entries: list[Mapping[str, Any]], pod: Mapping[str, str]) -> Claim:
+    """Claim that the store has each entry under the proxy that wrote it: namespace, pod and container."""
+    seen = Counter(tuple((entry["writer"] or {}).get(field) for field in pod) for entry in entries)
+    wrong = {" ".join(map(str, one)): count for one, count in seen.items() if one != tuple(pod.values())}
+    if wrong or not seen:
+        return Claim(name, held=False if wrong else None, said=f"of {seen.total()} entries {wrong or 'none'} are of another", expected=str(dict(pod)), got=str(wrong))
+    return Claim(name, held=True, said=f"{seen.total()} entries are of {' '.join(pod.values())}")
+
+
+def same(name: str, stored: list[Mapping[str, Any]], written: list[Mapping[str, Any]]) -> Claim:
+    """Claim that every entry of the proxy's own log is in the store with the same values, and no other."""
+    def told(entries: list[Mapping[str, Any]]) -> Counter[tuple[Any, ...]]:
+        return Counter(tuple(entry[field] for field in KEPT) for entry in entries)
+
+    missing, more = told(written) - told(stored), told(stored) - told(written)
+    said = f"of {len(written)} entries of the proxy {missing.total()} are not in the store, which has {more.total()} others"
+    if not written and not stored:
+        return Claim(name, None, said)
+    return Claim(name, held=not missing and not more, said=said, expected="the same", got=str([*missing, *more][:2]))
+
+
+def entries_of(source: AccessLogs, namespace: str, pod: str, draws: list[Draw]) -> list[dict[str, Any]]:
     """Return what a pod's proxy wrote down of some draws, once all of it is there, or after a bounded wait what is."""
     wanted = {join_key(record.request_id) for draw in draws for record in draw.records}
-    found = permissions.written(partial(istio.access_log, namespace, pod, draws[0].began), wanted)
-    return [{field: entry.get(field) for field in KEPT} for entry in found if join_key(str(entry["request_id"])) in wanted]
+    found = permissions.written(partial(source.access_log, namespace, pod, draws[0].began), wanted)
+    return [{field: entry.get(field) for field in (*KEPT, "writer")} for entry in found if join_key(str(entry["request_id"])) in wanted]
 
 
-@pytest.mark.usefixtures("our_log")
+@pytest.fixture(scope="module")
+def collected(our_log: None, request: pytest.FixtureRequest) -> StoreClient:
+    """The store, and who fills it; only where the log is ours."""
+    del our_log
+    request.getfixturevalue("fluentd")
+    store: StoreClient = request.getfixturevalue("store")
+    return store
+
+
 @requirement("security.audit", level="MUST", judge=judge)
 def test_every_request_is_written_down_once_with_its_decision(
-    clients: Mapping[str, Client], targets: Mapping[str, Target], istio: IstioClient, manifests: Manifests, decide: Decide,
+    collected: StoreClient, clients: Mapping[str, Client], targets: Mapping[str, Target], istio: IstioClient, manifests: Manifests, decide: Decide,
 ) -> None:
-    """Each allowed and each denied request is in the access log exactly once, with its id, both principals, method, path, decision and policy.
+    """Each allowed and each denied request is in the log store exactly once, with its id, both principals, method, path, decision and policy, under the proxy that wrote it.
 
-    Until a log store collects them, the logs are read from the proxies.
+    The proxies' own logs are read beside it: the store has what they wrote, and no more.
     """
     manifests.apply("audit.yaml")
     client, target = clients["function-sa"], targets["function"]
-    table = permissions.try_all(CASES, clients, targets, istio)
+    table = permissions.try_all(CASES, clients, targets, collected)
     draws = [client.caller.draw(target.url, path=path, count=LOADED, concurrency=CONCURRENCY, keep_seen=[], keep_headers=[]) for path in ("/api/users", "/api/admin")]
 
     decide(
@@ -101,7 +133,9 @@ def test_every_request_is_written_down_once_with_its_decision(
         principals={"function-sa": client.principal, "function": target.principal},
         load={
             "allowed": draws[0], "denied": draws[1],
-            "callee": entries_of(istio, target.function.namespace, target.function.pod, draws),
-            "caller": entries_of(istio, client.caller.namespace, client.caller.pod, draws),
+            "callee": entries_of(collected, target.function.namespace, target.function.pod, draws),
+            "caller": entries_of(collected, client.caller.namespace, client.caller.pod, draws),
         },
+        proxies=entries_of(istio, target.function.namespace, target.function.pod, draws),
+        pods={"callee": {"namespace": target.function.namespace, "pod": target.function.pod, "container": SIDECAR}},
     )

@@ -217,11 +217,11 @@ def test_what_a_case_names_is_filled_in_and_evidence_keeps_no_token() -> None:
     caller = RecordingCaller()
     cases = [Case("one", ALLOWED, headers=(("authorization", "Bearer $token"),), path="/x", protocol="h2")]
 
-    made = permissions.try_all(cases, {"caller": Client(caller)}, {"function": Target("http://f/", RecordedGreeter(caller))}, istio=None, values={"token": "secret"}, audited=False)  # type: ignore[arg-type]
+    made = permissions.try_all(cases, {"caller": Client(caller)}, {"function": Target("http://f/", RecordedGreeter(caller))}, proxies=None, values={"token": "secret"}, audited=False)  # type: ignore[arg-type]
 
     (ordered,) = caller.ordered
     assert (ordered["headers"], ordered["path"], ordered["protocol"]) == ([("authorization", "Bearer secret")], "/x", "h2")
     assert "authorization" not in ordered["keep_seen"]
     assert "secret" not in str(copy.deepcopy(made))
     with pytest.raises(KeyError, match="token"):
-        permissions.try_all(cases, {"caller": Client(caller)}, {"function": Target("http://f/", RecordedGreeter(caller))}, istio=None, audited=False)  # type: ignore[arg-type]
+        permissions.try_all(cases, {"caller": Client(caller)}, {"function": Target("http://f/", RecordedGreeter(caller))}, proxies=None, audited=False)  # type: ignore[arg-type]

@@ -12,9 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from string import Template
-from typing import Any
+from typing import Any, Protocol
 
-from clusters.components.istio.client import IstioClient
 from clusters.waiting import TimedOut, eventually
 from suites.support import judges
 from suites.support.verdicts import Claim
@@ -101,8 +100,15 @@ class Target:
     principal: str = ""
 
 
+class AccessLogs(Protocol):
+    """Where it is found what proxies wrote down: with them, or in a store that has collected it."""
+
+    def access_log(self, namespace: str, pod: str, since: float | str) -> Sequence[Mapping[str, Any]]:
+        """Return the entries of one proxy over the last `since` seconds, or since that time (RFC 3339)."""
+
+
 def try_all(
-    cases: Sequence[Case], clients: Mapping[str, Client], targets: Mapping[str, Target], istio: IstioClient, *,
+    cases: Sequence[Case], clients: Mapping[str, Client], targets: Mapping[str, Target], proxies: AccessLogs, *,
     values: Mapping[str, str] | None = None, calls: int = CALLS, audited: bool = True, keep_seen: Sequence[str] = KEPT_SEEN,
 ) -> dict[str, Any]:
     """Draw every case once, ask the functions and their proxies what they know of it, and return the evidence.
@@ -130,7 +136,7 @@ def try_all(
         "counts": {pod: function.counts().to_json() for pod, function in functions.items()},
         "said": {pod: written(partial(function.logged, began), arrived[pod]) for pod, function in functions.items()},
         "logged": {
-            pod: [{field: entry.get(field) for field in KEPT_OF_ENTRY} for entry in written(partial(istio.access_log, function.namespace, pod, began), logged[pod])]
+            pod: [{field: entry.get(field) for field in KEPT_OF_ENTRY} for entry in written(partial(proxies.access_log, function.namespace, pod, began), logged[pod])]
             for pod, function in functions.items()
         } if audited else None,
         "principals": {case.name: [clients[case.caller].principal, targets[case.target].principal] for case in cases},
