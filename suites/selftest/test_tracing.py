@@ -1,5 +1,6 @@
 """Judges of traces over made spans, and looks into a Jaeger that is not there; hermetic."""
 
+import ast
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from clusters.components.jaeger.client import JaegerUnreachable, Span
 from suites.selftest.clock import FakeClock
 from suites.support import tracing
+from suites.support.requirements import SUITES
 from suites.support.tracing import B3, FLUSHED_S, W3C, Hop, Sent, context, flaw, hops_of
 from workloads.records import CallRecord, Draw
 
@@ -256,3 +258,13 @@ def test_a_jaeger_that_comes_back_is_a_witness_again():
     seen, _, _ = look({one.trace_id: [(10.0, 6)]}, [one], away_from=10.0, away_until=12.0)
 
     assert (set(seen.whole_after_s), seen.unanswered) == ({one.trace_id}, "")
+
+
+def test_whoever_says_where_the_otlp_provider_leads_has_its_name_for_itself():
+    naming = {(file.parent, file.name.partition(".")[0]) for file in SUITES.glob("*/*.yaml") if "collector.faasmesh.internal" in file.read_text()}
+
+    for folder, stem in naming:
+        checks = [one for one in ast.parse((folder / f"test_{stem}.py").read_text()).body if isinstance(one, ast.FunctionDef) and one.name.startswith("test_")]
+        bare = [check.name for check in checks if not any("otlp_collector" in ast.unparse(mark) for mark in check.decorator_list)]
+        assert bare == [], f"{folder.name}/{stem}: two namespaces that name it are traced by neither"
+    assert len(naming) > 3

@@ -44,6 +44,7 @@ def test_w3c(functions: Chain, caller: Caller, jaeger: JaegerClient, manifests: 
     decide(services=functions.services, sent=sent, unsampled=unsampled, sighting=sighting)
 
 
+@pytest.mark.usefixtures("otlp_collector")
 @requirement("tracing.b3", level="MUST", judge=judge)
 def test_b3(functions: Chain, caller: Caller, jaeger: JaegerClient, manifests: Manifests, decide: Decide) -> None:
     """By Zipkin and with B3's context, every request of a chain of three functions in two languages is one whole trace under the id that it came with.
