@@ -211,3 +211,14 @@ def test_a_departure_is_found_by_the_claim_that_is_about_it_and_in_real_time_too
 
     assert claim in refuted(requirement, changed)
     assert claim == "its-twin-fires" or claim in refuted("alerts.real-time", changed)
+
+
+@pytest.mark.parametrize(("late_s", "held"), [(0.3, False), (1.4, None)])
+def test_another_share_is_not_held_against_the_rule_where_the_calls_were_late(late_s, held):
+    changed = life()
+    another_share(changed)
+    changed[LOUD]["stimulus"][0]["late_s"] = late_s
+
+    claims = {claim.name: claim.held for claim in FOUND["alerts.high-function-error-rate"]({"life": changed}).claims}
+
+    assert claims["expression-is-the-share-that-was-made"] is held

@@ -141,13 +141,16 @@ class Recorder:
 
     def _draw(self, name: str, calls: Calls) -> dict[str, Any]:
         headers = [("x-observed-status", f"{name}-function=500")] if calls.failing else []
+        rate_per_s = calls.per_s / self.unit
         draw = self.callers[name].draw(
-            self.urls[name], count=calls.count, concurrency=8, rate_per_s=calls.per_s / self.unit, headers=headers, keep_headers=[], keep_seen=[],
+            self.urls[name], count=calls.count, concurrency=8, rate_per_s=rate_per_s, headers=headers, keep_headers=[], keep_seen=[],
         )
         began = datetime.fromisoformat(draw.began).timestamp()
         started = [record.started_ms / 1000 for record in draw.records]
+        # How long after its turn the latest call was answered: then it is counted.
+        late_s = max((record.started_ms + record.latency_ms) / 1000 - record.index / rate_per_s for record in draw.records)
         return {
-            "failing": calls.failing, "count": calls.count, "first": began + min(started), "last": began + max(started),
+            "failing": calls.failing, "count": calls.count, "first": began + min(started), "last": began + max(started), "late_s": late_s,
             "statuses": {str(status): number for status, number in sorted(draw.statuses().items())},
         }
 
