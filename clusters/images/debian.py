@@ -25,7 +25,7 @@ def build_base(suite: str, target: Path, scratch: Path, log: Path, step: progres
         UserError: mmdebstrap is missing and may not be installed, or failed.
 
     """
-    _require_mmdebstrap(step, log)
+    require_program("mmdebstrap", "mmdebstrap", step, log)
     sources = scratch / "debian.sources"
     found = "\n\n".join(debian_sources(_SOURCES, suite))
     sources.write_text(found + "\n")
@@ -70,20 +70,26 @@ def proxy_environment(environment: Mapping[str, str] = os.environ) -> dict[str, 
     return found
 
 
-def _require_mmdebstrap(step: progress.Step, log: Path) -> None:
-    if shutil.which("mmdebstrap"):
+def require_program(program: str, package: str, step: progress.Step, log: Path) -> None:
+    """Have a program of a Debian package on PATH, installed where this user may and it is missing.
+
+    Raises:
+        UserError: it is missing and may not be installed, or apt-get failed.
+
+    """
+    if shutil.which(program):
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise UserError(
-            "mmdebstrap", expected="to be installed", seen="not on PATH, and this user may not install it",
-            hint="apt-get install mmdebstrap as root, or use --images=published",
+            package, expected=f"{program} to be installed", seen="not on PATH, and this user may not install it",
+            hint=f"apt-get install {package} as root, or use --images=published",
         )
-    step.note("installing mmdebstrap with apt-get")
+    step.note(f"installing {package} with apt-get")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for argv in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", "mmdebstrap"]):
+    for argv in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", package]):
         done = process.run(argv, env=environment, log=log)
         if done.code:
-            raise explain("installation of mmdebstrap", done.output, code=done.code, log=log)
+            raise explain(f"installation of {package}", done.output, code=done.code, log=log)
 
 
 def _stanza(uris: str, suites: str, signed_by: str | None) -> str:

@@ -10,6 +10,7 @@ from clusters import progress
 from clusters.errors import UserError
 from clusters.images import process
 from clusters.images.cache import Cache, content_key, file_digest, move_into_place, seal, sealed, source_digest
+from clusters.images.debian import require_program
 from clusters.images.failures import explain
 
 # Where the gems lie that an image is to be made from; without it the build asks RubyGems itself.
@@ -88,7 +89,7 @@ def maven_set(cache: Cache, pom: Path, lock: Path) -> Path:
             return target
         log = cache.log_file(f"artifacts-{pom.parent.name}", target.name.rsplit("-", 1)[-1])
         log.unlink(missing_ok=True)
-        _require_maven(step, log)
+        require_program("mvn", "maven", step, log)
         with cache.scratch("artifacts") as scratch:
             shutil.copy(pom, scratch / "pom.xml")
             out = scratch / "out"
@@ -104,19 +105,3 @@ def maven_set(cache: Cache, pom: Path, lock: Path) -> Path:
             seal(out)
             move_into_place(out, target)
     return target
-
-
-def _require_maven(step: progress.Step, log: Path) -> None:
-    if shutil.which("mvn"):
-        return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise UserError(
-            "maven", expected="mvn to be installed", seen="not on PATH, and this user may not install it",
-            hint="apt-get install maven as root, or use --images=published",
-        )
-    step.note("installing maven with apt-get")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for argv in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", "maven"]):
-        done = process.run(argv, env=environment, log=log)
-        if done.code:
-            raise explain("installation of maven", done.output, code=done.code, log=log)
