@@ -61,15 +61,15 @@ def rewritten(name: str, spec: Mapping[str, Any], phase: str) -> Claim:
 
 
 def become(operator: JaegerOperatorClient, namespace: str) -> Instance:
-    """Return what the resource has become once that runs, or cannot."""
+    """Return what the resource has become once that runs, or after a bounded wait what is there of it."""
     def made() -> Instance:
         found = operator.instance(namespace, NAME)
         assert found.deployments, "it has become nothing yet"
         assert found.phase, "the operator has not said what phase it is in"
         return found
 
-    found = eventually(made, within=operator.timeouts.deployment_available, subject=f"Jaeger {namespace}/{NAME} not taken up by the operator")
     with suppress(Unsettled):
+        found = eventually(made, within=operator.timeouts.deployment_available, subject=f"Jaeger {namespace}/{NAME} not taken up by the operator")
         for name in found.deployments:
             operator.kube.wait_deployment(namespace, name, operator.timeouts.deployment_available)
     return operator.instance(namespace, NAME)

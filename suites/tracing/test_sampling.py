@@ -16,6 +16,7 @@ from workloads.fixtures import World
 REQUESTS = 20
 NAMES = ("reference-first", "reference-second", "reference-third")
 CALLER = "reference-caller"
+PROXY_CONFIG = "proxy.istio.io/config"
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -30,7 +31,11 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def deployed(world: World, annotations: Mapping[str, str]) -> Caller:
-    """Deploy a chain and its caller with these annotations, anew where they have others, and return the caller."""
+    """Deploy a chain and its caller with these annotations, anew where they have others, and return the caller.
+
+    Their proxies drain for a second as those of all our pods do, which what they are annotated with does not say.
+    """
+    annotations = {**annotations, PROXY_CONFIG: f"{annotations[PROXY_CONFIG].rstrip()}\ndrainDuration: 1s\n"}
     functions = {**tracing.chain_of(NAMES, annotations), CALLER: caller_objects(CALLER)}
     functions[CALLER][-1]["spec"]["template"]["metadata"].setdefault("annotations", {}).update(annotations)
     world.redeploy(functions)
