@@ -68,6 +68,7 @@ def test_a_kept_cluster_that_does_not_come_back_is_deleted(monkeypatch: pytest.M
 
     monkeypatch.setattr(kept, "_start_stopped_nodes", lambda: None)
     monkeypatch.setattr(kept, "_fence", lambda: None)
+    monkeypatch.setattr(kept, "_containers", list)
     monkeypatch.setattr(kept, "tear_down", lambda: deleted.append(kept.settings.name))
     monkeypatch.setattr(kept, "_await_nodes", silent)
     assert not kept._comes_back()
