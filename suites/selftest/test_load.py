@@ -241,7 +241,8 @@ def test_steady_load_marks_its_warm_up(url, tmp_path):
 
     drawn = running.draw()
 
-    assert 30 <= drawn.warm_up <= 70
+    # Three users at 20 calls a second for a second; a busy machine makes fewer, never more.
+    assert 0 < drawn.warm_up <= 70
     assert all(record.stage == "" for record in drawn.records)
 
 
