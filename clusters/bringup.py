@@ -11,7 +11,7 @@ from typing import Self
 
 from filelock import FileLock
 
-from clusters import host, progress
+from clusters import beside, host, progress
 from clusters.apiserver import NotFound
 from clusters.components import Component, in_order
 from clusters.components.knative.manifests import GATEWAY_API, INGRESSES
@@ -161,6 +161,17 @@ class Testbed:
             self._pinned[reference] = self._images.pinned_reference(name.repository.rpartition("/")[2])
         return self._pinned[reference]
 
+    def local_image(self, reference: str) -> str:
+        """Return the name under which this machine's Docker has one of our own images, for a container beside the cluster.
+
+        Raises:
+            UserError: the image cannot be built, or the cluster is somebody's: its pods do not reach containers of this machine.
+
+        """
+        if self._images is None:
+            raise UserError(f"container of {reference}", expected="a cluster of ours on this machine", seen="somebody's", hint="leave --cluster=existing out")
+        return self._images.local_reference(Reference.parse(reference).repository.rpartition("/")[2])
+
     def upstream_image(self, name: str) -> str:
         """Return the name by which this cluster pulls an image of upstream's, for what a check itself asks an operator to make.
 
@@ -216,7 +227,9 @@ class Testbed:
             self._undo.callback(prepared.undo, lambda: _remove_idle_registry(images))
         with self.phase("images"):
             groups = image_groups(self.options.components, knative_ingress=self.options.knative_ingress)
-            images.ensure("cluster", *groups, "workloads", programs=("kind", *_INSTALLERS))
+            images.ensure("cluster", *groups, "workloads", "beside", programs=("kind", *_INSTALLERS))
+        with docker_client() as client:
+            beside.sweep(client)
         provider = KindProvider(
             KindSettings(self.options.name, self.options.nodes, self.options.gateway_port), images, self.timeouts,
         )

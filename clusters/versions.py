@@ -97,6 +97,8 @@ class Versions:
     go: str
     envoy: str
     node: str
+    lambda_node: str
+    lambda_rie: str
     debian: str
     istio: IstioPin
     software: Mapping[str, str]
@@ -144,7 +146,8 @@ def _parse(told: Mapping[str, Any]) -> Versions:
     for digest in (digest for digests in wheels.values() for digest in digests):
         _check_digest(digest)
     return Versions(
-        go=toolchain["go"], envoy=toolchain["envoy"], node=toolchain["node"], debian=toolchain["debian"], istio=IstioPin(istio["version"], istio["module"]),
+        go=toolchain["go"], envoy=toolchain["envoy"], node=toolchain["node"], lambda_node=toolchain["lambda-node"],
+        lambda_rie=toolchain["lambda-rie"], debian=toolchain["debian"], istio=IstioPin(istio["version"], istio["module"]),
         software=software, wheels=wheels, images=images,
     )
 

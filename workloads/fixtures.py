@@ -1,7 +1,7 @@
 """Fixtures for what runs on the cluster: one namespace an area, and the clients in it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -16,6 +16,8 @@ from clusters.fixtures import RUN_LABEL, worker_of
 from clusters.kube import Kube
 from clusters.pods import state_of
 from clusters.timeouts import Timeouts
+from workloads.aws import server
+from workloads.aws.server import Aws
 from workloads.caller import caller as caller_objects
 from workloads.caller.client import Caller
 from workloads.deploy import deploy
@@ -208,6 +210,20 @@ def ingress(testbed: Testbed, request: pytest.FixtureRequest) -> Ingress:
     if testbed.cluster is not None and testbed.cluster.gateway_url:
         return LoopbackIngress(testbed.cluster.gateway_url)
     return InClusterIngress(request.getfixturevalue("intruder"))
+
+
+@pytest.fixture(scope="session")
+def aws(testbed: Testbed, kube: Kube, run_id: str, request: pytest.FixtureRequest) -> Iterator[Aws]:
+    """What stands in for AWS, beside the cluster: one for each process of a run, so that nobody finds what another has declared."""
+    if testbed.cluster is None or not testbed.cluster.owned:
+        pytest.skip("what stands in for AWS runs on this machine, which the pods of somebody's cluster do not reach")
+    del kube  # what an earlier run has left goes first
+    label = "-".join(filter(None, (run_id, worker_of(request.config))))
+    with testbed.phase("aws"), ExitStack() as starting:
+        lent = starting.enter_context(server.started(testbed.local_image, label))
+        ending = starting.pop_all()
+    with ending:
+        yield lent
 
 
 Steady = Callable[..., AbstractContextManager[Load]]

