@@ -39,26 +39,13 @@ def judge(evidence: Evidence) -> Verdict:
         judges.answers("registered-reached", registered, {("registered", 200): CALLS}),
         # Finding: a name on a port that the mesh knows does not end in BlackHoleCluster but is answered 502 by the route `block_all`.
         judges.all_refused("unknown-hosts-refused", names, control=control["name"], status=502),
-        logged("refused-by-block-all", evidence["log"]["names"], {"route_name": "block_all", "response_code_details": "direct_response"}, CALLS * len(names)),
+        judges.logged("refused-by-block-all", evidence["log"]["names"], {"route_name": "block_all", "response_code_details": "direct_response"}, CALLS * len(names)),
         judges.refused("unknown-address-refused", address, control=control["address"], closed=CLOSED),
-        logged("sent-to-the-black-hole", evidence["log"]["address"], {"upstream_cluster": "BlackHoleCluster", "response_flags": "UH"}, CALLS),
+        judges.logged("sent-to-the-black-hole", evidence["log"]["address"], {"upstream_cluster": "BlackHoleCluster", "response_flags": "UH"}, CALLS),
         nothing_arrived("nothing-arrived", evidence["arrived"]),
         judges.answers("control-name-reached", control["name"], {("unregistered", 200): CALLS}),
         judges.answers("control-address-reached", control["address"], {("unregistered", 200): CALLS}),
     )
-
-
-def logged(name: str, entries: list[Mapping[str, Any]], fields: Mapping[str, str], count: int) -> Claim:
-    """Claim that the caller's proxy logged exactly `count` entries, each with these fields; fewer entries settle nothing."""
-    # Finding: Istio ends the names that clusters have in logs and counters with a semicolon (a delimiter for its own tags).
-    wrong = [entry for entry in entries if any(str(entry.get(field)).rstrip(";") != value for field, value in fields.items())]
-    wanted = ", ".join(f"{field} {value}" for field, value in fields.items())
-    if wrong:
-        got = str({field: wrong[0].get(field) for field in fields})
-        return Claim(name, held=False, said=f"{len(wrong)} of {len(entries)} entries of the log do not have {wanted}", expected=wanted, got=got)
-    if len(entries) != count:
-        return Claim(name, held=None, said=f"{len(entries)} entries of the log have {wanted}, {count} are wanted")
-    return Claim(name, held=True, said=f"all {len(entries)} entries of the log have {wanted}")
 
 
 def nothing_arrived(name: str, counts: Evidence) -> Claim:

@@ -22,7 +22,7 @@ def trace_of(trace_id, parent_id, hops=HOPS):
     """Return the spans of a chain as its proxies report them."""
     spans, above = [], parent_id
     for hop in hops:
-        for service, kind in ((hop.caller, "client"), (hop.callee, "server")):
+        for service, kind in hop.sides:
             span_id = f"{trace_id[:4]}{len(spans):04x}"
             tags = {"http.status_code": str(hop.status), "guid:x-request-id": f"request-{trace_id}"}
             spans.append(Span(trace_id, span_id, above, service, "call", kind, 1_000_000 + 5000 * len(spans), 500_000 - 10_000 * len(spans), tags))
@@ -73,6 +73,16 @@ def test_a_flaw_says_what_is_there_instead():
     assert flaw(spans[:3], "parent", HOPS) == "where the server span of second.here is to be, there is nothing"
     assert flaw(spans, "another", HOPS) == "where the client span of caller.here is to be, there is nothing"
     assert flaw([*spans, Span(**{**vars(spans[0]), "span_id": "x", "parent_id": "y"})], "parent", HOPS) == "7 spans instead of 6"
+
+
+def test_who_is_beside_the_mesh_reports_nothing_and_the_chain_ends_before_it():
+    hops = [*hops_of(NAMES[:2]), Hop(NAMES[1], "")]
+    spans = trace_of("0" * 31 + "1", "parent", hops)
+
+    assert [span.kind for span in spans] == ["client", "server", "client"]
+    assert flaw(spans, "parent", hops) == ""
+    assert flaw(spans[:2], "parent", hops) == "where the client span of first.here is to be, there is nothing"
+    assert flaw(trace_of("0" * 31 + "1", "parent", hops_of(NAMES[:3])), "parent", hops) == "4 spans instead of 3"
 
 
 def test_each_request_is_a_whole_trace_and_the_lag_is_said():

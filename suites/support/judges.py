@@ -107,6 +107,19 @@ def counter_rise(name: str, before: Mapping[str, Any], after: Mapping[str, Any],
     return _held(name, f"{counter} rose by {seen}")
 
 
+def logged(name: str, entries: Sequence[Mapping[str, Any]], fields: Mapping[str, str], count: int) -> Claim:
+    """Claim that the caller's proxy logged exactly `count` entries, each with these fields; fewer entries settle nothing."""
+    # Finding: Istio ends the names that clusters have in logs and counters with a semicolon (a delimiter for its own tags).
+    wrong = [entry for entry in entries if any(str(entry.get(field)).rstrip(";") != value for field, value in fields.items())]
+    wanted = ", ".join(f"{field} {value}" for field, value in fields.items())
+    if wrong:
+        got = str({field: wrong[0].get(field) for field in fields})
+        return _refuted(name, f"{len(wrong)} of {len(entries)} entries of the log do not have {wanted}", wanted, got)
+    if len(entries) != count:
+        return _open(name, f"{len(entries)} entries of the log have {wanted}, {count} are wanted")
+    return _held(name, f"all {len(entries)} entries of the log have {wanted}")
+
+
 def most_in_hand(name: str, load: Mapping[str, Any], most: int) -> Claim:
     """Claim that a function had exactly `most` calls of a held load (suites.support.held) under way at one time.
 

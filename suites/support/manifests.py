@@ -1,7 +1,7 @@
 """A check's manifests: applied from beside the test, mutated when a mutant is tried, known to have arrived, and removed."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from clusters.manifests import Document, load_manifest
 from clusters.waiting import TimedOut
 from suites.support import mutants
 from suites.support.mutants import Mutant
+from workloads.aws import resources
 from workloads.fixtures import World
 from workloads.ingress import Ingress
 
@@ -41,10 +42,7 @@ class Manifests:
 
         """
         __tracebackhide__ = True
-        path = self.folder / name
-        documents = load_manifest(path, namespace=self.world.namespace, **{key: str(value) for key, value in values.items()})
-        if self.mutant is not None and self.mutant.file.name == f"{path.stem}.mutants.yaml":
-            documents = self._mutated(documents, self.mutant)
+        documents = [document for document in self._documents(name, values) if not resources.declared(document)]
         # What this test has applied before, word for word, is where it belongs already.
         changed = [document for document in documents if getattr(self._applied.get((document.kind, document.name)), "body", None) != document.body]
         self._applied |= {(document.kind, document.name): document for document in documents}
@@ -67,6 +65,10 @@ class Manifests:
         self.propagation += reached
         return [one for _, one in reached]
 
+    def of_aws(self, name: str, **values: str | int) -> list[Document]:
+        """Return the resources of AWS that a file declares among the objects of the cluster, which `apply` leaves out; a mutant changes them too."""
+        return [document for document in self._documents(name, values) if resources.declared(document)]
+
     def remove(self) -> None:
         """Remove what this test applied, last first."""
         self.world.kube.delete(list(self._applied.values()), self.world.namespace)
@@ -76,12 +78,20 @@ class Manifests:
     def _gateway_status(self, host: str) -> int:
         return self.ingress.draw(host, "/").records[0].status
 
+    def _documents(self, name: str, values: Mapping[str, str | int]) -> list[Document]:
+        """Return a file's documents with the names filled in and the mutant's changes made."""
+        path = self.folder / name
+        documents = load_manifest(path, namespace=self.world.namespace, **{key: str(value) for key, value in values.items()})
+        if self.mutant is not None and self.mutant.file.name == f"{path.stem}.mutants.yaml":
+            documents = self._mutated(documents, self.mutant)
+        return documents
+
     def _mutated(self, documents: Iterable[Document], mutant: Mutant) -> list[Document]:
         """Return the documents with the fault in place; a document that the fault takes away is also removed from the cluster."""
         originals = list(documents)
         changed: list[Any] = mutants.apply(mutant, [document.body for document in originals])
         kept = {(body["kind"], body["metadata"]["name"]): body for body in changed}
-        for gone in [document for document in originals if (document.kind, document.name) not in kept]:
+        for gone in [document for document in originals if (document.kind, document.name) not in kept and not resources.declared(document)]:
             self.world.kube.delete([gone], self.world.namespace)
         return [
             replace(document, body=kept[document.kind, document.name])

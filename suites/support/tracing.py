@@ -217,11 +217,19 @@ Plain = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Hop:
-    """One call of a chain: which service makes it, which one takes it, by their names in spans, and the status that each tells."""
+    """One call of a chain: which service makes it, which one takes it, by their names in spans, and the status that each tells.
+
+    `callee` is empty where who takes the call reports nothing, as nobody does who is beside the mesh.
+    """
 
     caller: str
     callee: str
     status: int = 200
+
+    @property
+    def sides(self) -> tuple[tuple[str, str], ...]:
+        """The spans of the call from the outer to the inner: whose, and of which kind."""
+        return ((self.caller, CLIENT), (self.callee, SERVER))[: 2 if self.callee else 1]
 
 
 def hops_of(services: Sequence[str], status: int = 200) -> list[Hop]:
@@ -234,21 +242,25 @@ def spans_of(plain: Iterable[Plain]) -> list[Span]:
     return [Span.from_json(one) for one in plain]
 
 
+def sides_of(hops: Iterable[Hop]) -> list[tuple[str, str]]:
+    """Return the spans of a chain from the outermost to the innermost: whose, and of which kind."""
+    return [side for hop in hops for side in hop.sides]
+
+
 def flaw(spans: Sequence[Span], parent_id: str, hops: Sequence[Hop]) -> str:
     """Say what is wrong with a trace that is to be a chain below a request's own span, or "" where nothing is.
 
     Right is: for each hop, one client span of the caller below what came before, and one server span of the callee below it, and not a span more.
     """
-    above = parent_id
-    for hop in hops:
-        for service, kind in ((hop.caller, CLIENT), (hop.callee, SERVER)):
-            found = [span for span in spans if span.parent_id == above]
-            if [(span.service, span.kind) for span in found] != [(service, kind)]:
-                seen = ", ".join(sorted(f"{span.kind or 'no kind'} span of {span.service}" for span in found)) or "nothing"
-                return f"where the {kind} span of {service} is to be, there is {seen}"
-            above = found[0].span_id
-    if len(spans) != 2 * len(hops):
-        return f"{len(spans)} spans instead of {2 * len(hops)}"
+    above, sides = parent_id, sides_of(hops)
+    for service, kind in sides:
+        found = [span for span in spans if span.parent_id == above]
+        if [(span.service, span.kind) for span in found] != [(service, kind)]:
+            seen = ", ".join(sorted(f"{span.kind or 'no kind'} span of {span.service}" for span in found)) or "nothing"
+            return f"where the {kind} span of {service} is to be, there is {seen}"
+        above = found[0].span_id
+    if len(spans) != len(sides):
+        return f"{len(spans)} spans instead of {len(sides)}"
     return ""
 
 
@@ -266,7 +278,7 @@ def each_whole(name: str, sent: Sequence[Plain], sighting: Plain, hops: Sequence
         return open_claim
     if flaws:
         return Claim(name, held=False, said=f"{flaws.total()} of {len(sent)} requests: {_most(flaws)}", expected="one whole trace each", got=_most(flaws))
-    return Claim(name, held=True, said=f"each of {len(sent)} requests is one trace of {2 * len(hops)} spans under its own id{visible(sighting)}")
+    return Claim(name, held=True, said=f"each of {len(sent)} requests is one trace of {len(sides_of(hops))} spans under its own id{visible(sighting)}")
 
 
 def none_seen(name: str, sent: Sequence[Plain], sighting: Plain, *, control: Sequence[Plain]) -> Claim:
@@ -306,7 +318,7 @@ def _disorder(above: Span, below: Span) -> Iterable[str]:
 
 def status_told(name: str, sighting: Plain, hops: Sequence[Hop]) -> Claim:
     """Claim that both sides of every hop tell the status of its answer."""
-    wanted = {(service, kind): str(hop.status) for hop in hops for service, kind in ((hop.caller, CLIENT), (hop.callee, SERVER))}
+    wanted = {side: str(hop.status) for hop in hops for side in hop.sides}
     wrong, seen = Counter[str](), 0
     for plain in sighting["traces"].values():
         for span in spans_of(plain):
