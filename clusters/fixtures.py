@@ -19,6 +19,7 @@ from clusters.components.jaeger.client import JaegerClient
 from clusters.components.jaeger_operator.client import JaegerOperatorClient
 from clusters.components.knative.client import KnativeClient
 from clusters.components.knative.manifests import GATEWAY_API, INGRESSES
+from clusters.components.openfaas.client import OpenFaasClient
 from clusters.components.prometheus import manifests as monitoring
 from clusters.components.prometheus.client import PrometheusClient
 from clusters.components.registry import NAMES
@@ -158,6 +159,14 @@ def knative(testbed: Testbed, kube: Kube, timeouts: Timeouts, request: pytest.Fi
     if testbed.cluster is not None and not testbed.cluster.owned:
         testbed.detected["knative-ingress"] = client.ingress()
     return client
+
+
+@pytest.fixture(scope="session")
+def openfaas(testbed: Testbed, kube: Kube, timeouts: Timeouts, request: pytest.FixtureRequest) -> OpenFaasClient:
+    """OpenFaaS in the mesh, installed on first use."""
+    with _before_the_person(request.config):
+        testbed.require(("openfaas",))
+    return OpenFaasClient(kube, timeouts)
 
 
 @pytest.fixture(scope="session")

@@ -78,13 +78,15 @@ def is_ready(pod: Pod) -> bool:
 def state_of(pod: Pod) -> dict[str, Any]:
     """Return what of a pod must not change while it is observed: its name, how often its containers restarted, since when it is ready.
 
-    `ready_since` is the kubelet's time stamp (RFC 3339, whole seconds), empty while the pod is not ready or on its way out.
+    `ready_since` is the kubelet's time stamp (RFC 3339, whole seconds), empty while the pod is not ready or on its way out; `leaving` is there for one
+    that is on its way out.
     """
     ready = next((c for c in _conditions(pod) if c.get("type") == "Ready"), {})
     return {
         "pod": _name(pod),
         "restarts": sum(int(status.get("restartCount", 0)) for status in _statuses(pod)),
         "ready_since": str(ready.get("lastTransitionTime", "")) if is_ready(pod) else "",
+        **({"leaving": True} if pod["metadata"].get("deletionTimestamp") else {}),
     }
 
 

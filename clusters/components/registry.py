@@ -9,6 +9,7 @@ from clusters.components.jaeger.component import Jaeger
 from clusters.components.jaeger_operator.component import JaegerOperator
 from clusters.components.knative.component import Knative
 from clusters.components.knative.manifests import GATEWAY_API, INGRESSES
+from clusters.components.openfaas.component import OpenFaas
 from clusters.components.prometheus.component import Prometheus
 from clusters.components.store.component import Store
 from clusters.images import ImageStore
@@ -21,6 +22,9 @@ def components(images: ImageStore, *, knative_ingress: str = GATEWAY_API.name) -
         "knative": Knative(
             version=images.versions.images["knative-controller"].upstream.tag.removeprefix("v"),
             image=images.pinned_reference, module=images.module_folder, ingress=INGRESSES[knative_ingress],
+        ),
+        "openfaas": OpenFaas(
+            version=images.versions.images["openfaas-gateway"].upstream.tag, image=images.pinned_reference, module=images.module_folder,
         ),
         "jaeger": Jaeger(version=images.versions.images["jaeger"].upstream.tag, image=images.pinned_reference),
         "jaeger-operator": JaegerOperator(
@@ -39,4 +43,4 @@ def image_groups(names: Iterable[str], *, knative_ingress: str) -> tuple[str, ..
     return tuple(group for name in names for group in ((name, f"knative-{knative_ingress}") if name == "knative" else (name,)))
 
 
-NAMES = ("istio", "knative", "jaeger", "jaeger-operator", "prometheus", "store", "fluentd")
+NAMES = ("istio", "knative", "openfaas", "jaeger", "jaeger-operator", "prometheus", "store", "fluentd")

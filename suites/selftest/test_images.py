@@ -610,7 +610,7 @@ def test_what_upstream_bakes_into_its_node_needs_no_pin(cache, monkeypatch):
 
     ImageStore("published", cache=cache).ensure("cluster", "workloads")
 
-    assert asked == ["registry", "greeter", "caller", "issuer", "provider", "observed", "receiver", "greeter-python", "greeter-node", "observed-python", "locust", "media", "wiretap"]
+    assert asked == ["registry", "greeter", "caller", "issuer", "provider", "observed", "receiver", "greeter-python", "greeter-node", "observed-python", "image-processor", "locust", "media", "wiretap"]
 
 
 def test_an_image_that_bears_the_name_of_its_group_is_pinned_alone(cache, monkeypatch):
