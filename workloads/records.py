@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -27,7 +28,7 @@ class CallRecord:
     `connection` is the local address of the TCP connection, so equal values mean one connection.
     `flags` are Envoy's response flags, joined from its access log; empty until then.
     A call that was due at a time (workloads.load.OpenProfile) counts `started_ms` and `latency_ms` from then, whenever it began: `late_ms`
-    after. `stage` names the stretch of the load it was part of.
+    after. `stage` names the stretch of the load it was part of. `body` is that of the answer in base64 where the draw asked for it, else empty.
     """
 
     index: int
@@ -44,6 +45,7 @@ class CallRecord:
     flags: str = ""
     late_ms: float = 0.0
     stage: str = ""
+    body: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types."""
@@ -58,6 +60,10 @@ class CallRecord:
     def failed(self) -> bool:
         """Tell whether the call got no answer or a server's error (5xx)."""
         return self.status == NO_ANSWER or self.status >= SERVER_ERROR
+
+    def content(self) -> bytes:
+        """Return the answer's body, empty where it was not kept."""
+        return base64.b64decode(self.body)
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,7 @@ CALL_FIELDS: dict[str, Types] = {
     "flags": str,
     "late_ms": (int, float),
     "stage": str,
+    "body": str,
 }
 CALL_REQUIRED = frozenset({"index", "status", "error", "latency_ms", "started_ms"})
 DRAW_FIELDS: dict[str, Types] = {

@@ -282,6 +282,14 @@ def test_records_keep_the_headers_that_were_named(pair: Pair) -> None:
     assert (record.headers, record.seen, record.version) == ({"x-pod": ["greeter-0"]}, {}, "v1")
 
 
+def test_records_keep_the_body_where_it_is_asked_for(pair: Pair) -> None:
+    (kept,) = pair.caller.draw(f"{pair.url}/some/path", keep_body=True).records
+    (plain,) = pair.caller.draw(pair.url).records
+
+    assert json.loads(kept.content())["path"].endswith("/some/path")
+    assert (plain.body, plain.content()) == ("", b"")
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "error"),
     [

@@ -68,6 +68,7 @@ class Caller:
         keep_headers: Sequence[str] | None = None,
         keep_seen: Sequence[str] | None = None,
         flags: bool = False,
+        keep_body: bool = False,
         protocol: str = "http/1.1",
         tls: ClientTls | None = None,
     ) -> Draw:
@@ -78,7 +79,8 @@ class Caller:
         is retried, no redirect followed. `timeout_s` is per call; a call without an answer is a record of status 0. Each of
         the concurrent callers keeps one connection unless `fresh_connections`; `rate_per_s` paces the calls evenly.
         `keep_headers` and `keep_seen` name the response and request headers that records keep, by default all. Failed calls
-        carry the flags of the pod's own proxy; with `flags` all do (what a proxy delayed, say, did not fail).
+        carry the flags of the pod's own proxy; with `flags` all do (what a proxy delayed, say, did not fail). With `keep_body` records
+        carry the answers' bodies, of at most 1 MiB each.
         `protocol` is "http/1.1", "h2" (prior knowledge) or "grpc"; the latter calls the method that the target names with the
         messages of the standard health service, and its status is said as the HTTP status that Envoy turns into it.
         An `https://` url is called by TLS from the caller itself, as `tls` says, over HTTP/1.1 only: no sidecar should be in its way.
@@ -92,7 +94,7 @@ class Caller:
             "url": url, "method": method, "path": path or "", "headers": [list(header) for header in headers],
             "body_base64": base64.b64encode(body).decode("ascii"), "count": count, "concurrency": concurrency,
             "timeout_ms": round(timeout_s * 1000), "fresh_connections": fresh_connections, "rate_per_s": rate_per_s or 0,
-            "keep_headers": _listed(keep_headers), "keep_seen": _listed(keep_seen), "protocol": protocol,
+            "keep_headers": _listed(keep_headers), "keep_seen": _listed(keep_seen), "keep_body": keep_body, "protocol": protocol,
             "tls": tls.order() if tls else None,
         }
         # What the draw takes when every call times out; each call is bounded, so the draw is.

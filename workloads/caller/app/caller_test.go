@@ -79,6 +79,23 @@ func TestHeadersLeaveAsOrdered(t *testing.T) {
 	}
 }
 
+func TestBodiesAreKeptWhereTheyAreAskedFor(t *testing.T) {
+	var made atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "\x00answer %d", made.Add(1))
+	}))
+	defer server.Close()
+	got := drawOf(t, fmt.Sprintf(`{"url":%q,"count":3,"keep_body":true}`, server.URL))
+	for i, one := range got.Records {
+		if want := fmt.Sprintf("\x00answer %d", i+1); string(one.Body) != want {
+			t.Errorf("record %d has body %q, want %q", i, one.Body, want)
+		}
+	}
+	if one := drawOf(t, fmt.Sprintf(`{"url":%q}`, server.URL)).Records[0]; one.Status != 200 || one.Body != nil {
+		t.Errorf("record %+v has a body that nobody asked for", one)
+	}
+}
+
 func TestExactCountAndUniqueIDs(t *testing.T) {
 	var arrived atomic.Int64
 	var ids sync.Map

@@ -26,6 +26,7 @@ type record struct {
 	Headers    map[string][]string `json:"headers"`
 	Seen       map[string][]string `json:"seen"`
 	Connection string              `json:"connection"`
+	Body       []byte              `json:"body,omitempty"` // in JSON as base64; where the order asks for it
 }
 
 // drawn is the answer to POST /draw.
@@ -158,6 +159,10 @@ func (w *worker) call(index int, into *record) {
 	into.Status = got.status
 	into.Version, into.Pod = got.headers.Get("x-version"), got.headers.Get("x-pod")
 	into.Headers = chosen(got.headers, w.order.KeepHeaders)
+	if w.order.KeepBody {
+		// The buffer is the next call's.
+		into.Body = bytes.Clone(got.body)
+	}
 	if strings.HasPrefix(got.headers.Get("content-type"), "application/json") {
 		var echo struct{ Headers map[string][]string }
 		// Something other than a greeter may answer in JSON of another shape; then nothing is known of what was seen.

@@ -20,6 +20,8 @@ const (
 	maxHeaderBytes = 64 << 10
 	// Beyond this many calls an answer with every header would be hundreds of megabytes.
 	maxCountWithAllHeaders = 20_000
+	// And beyond this many, one with every body.
+	maxCountWithBodies = 1_000
 )
 
 // order is the body of POST /draw. Only url is needed; the zero value of the rest is what its comment says.
@@ -37,6 +39,7 @@ type order struct {
 	RatePerS         float64     `json:"rate_per_s"`        // 0: as fast as the answers come
 	KeepHeaders      *[]string   `json:"keep_headers"`      // null: every response header
 	KeepSeen         *[]string   `json:"keep_seen"`         // null: every request header as the function saw it
+	KeepBody         bool        `json:"keep_body"`         // false: the answers' bodies are looked into, and not kept
 	TLS              *clientTLS  `json:"tls"`               // of an https url; null: no certificate of its own, any server's taken
 	Protocol         string      `json:"protocol"`          // http/1.1; or h2 (prior knowledge) or grpc (the target is the method)
 
@@ -93,6 +96,9 @@ func (o *order) prepare() error {
 	}
 	if o.Count > maxCountWithAllHeaders && (o.KeepHeaders == nil || o.KeepSeen == nil) {
 		return fmt.Errorf("count is %d: above %d name the headers to keep in keep_headers and keep_seen", o.Count, maxCountWithAllHeaders)
+	}
+	if o.Count > maxCountWithBodies && o.KeepBody {
+		return fmt.Errorf("count is %d, expected at most %d where bodies are kept", o.Count, maxCountWithBodies)
 	}
 	err := o.checkProtocol()
 	if err != nil {
