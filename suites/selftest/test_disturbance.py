@@ -47,6 +47,13 @@ def test_a_pod_that_was_ended_on_purpose_disturbs_nothing():
     assert disturbance.weigh(FAILED, evidence) == FAILED
 
 
+def test_a_pod_that_was_on_its_way_out_already_disturbs_nothing():
+    was = {**FUNCTION, "ready_since": "", "leaving": True}
+
+    for now in (None, was):
+        assert disturbance.weigh(FAILED, {"world": {"before": {"pods": {"u1": CALLER, "u2": was}, "ended_on_purpose": []}, "after": after(now)}}) == FAILED
+
+
 @pytest.mark.parametrize("world", [{}, {"before": BEFORE}, {"before": BEFORE, "after": []}, {"before": BEFORE, "after": {"pods": {}}}])
 def test_a_world_that_cannot_be_read_is_a_damaged_file(world):
     with pytest.raises(UserError, match="evidence of the world"):
@@ -63,4 +70,5 @@ def test_the_state_of_a_pod_is_what_its_status_says():
     }
 
     assert state_of(pod) == FUNCTION
-    assert state_of({**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "now"}})["ready_since"] == ""
+    leaving = state_of({**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "now"}})
+    assert (leaving["ready_since"], leaving["leaving"]) == ("", True)

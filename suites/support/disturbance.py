@@ -24,7 +24,8 @@ def disturbances(before: State, after: State) -> list[str]:
     found = []
     for uid, was in before["pods"].items():
         now = after["pods"].get(uid)
-        if was["pod"] in on_purpose:
+        # Whoever was on its way out when the evidence began, an earlier check's pod, took no part in it.
+        if was["pod"] in on_purpose or was.get("leaving"):
             continue
         if now is None:
             found.append(f"pod {was['pod']} ended")
