@@ -172,10 +172,10 @@ class StoreClient:
         """Take the store away for a block, and have it back, with all it had, when the block ends; everybody's, so for lonely checks only."""
         self.kube.scale(NAMESPACE, DEPLOYMENT, 0)
         try:
-            # A second, and not none: the API server forgets a pod of none at once, and one that began while the old one still ends would find its
-            # data locked, fail, and be begun again only after a while.
+            # Its own second, and not none: the API server forgets a pod of none at once, and one that began while the old one still ends would find
+            # its data locked, fail, and be begun again only after a while.
             for pod in self.kube.pods(NAMESPACE, f"app={DEPLOYMENT}"):
-                self.kube.delete_one("Pod", pod["metadata"]["name"], NAMESPACE, grace_s=1, within=self.timeouts.deployment_available)
+                self.kube.await_gone("Pod", pod["metadata"]["name"], NAMESPACE, within=self.timeouts.deployment_available)
             yield
         finally:
             self.kube.scale(NAMESPACE, DEPLOYMENT, 1)
