@@ -235,6 +235,7 @@ class Admin:
             ]},
             {"name": "outbound|80|stable|function.ns.svc.cluster.local", "host_statuses": [host("10.0.0.3", health_status={"eds_health_status": "DRAINING"})]},
             {"name": "outbound|80|empty|function.ns.svc.cluster.local"},
+            {"name": "outbound|4317||collector.internal;", "host_statuses": [host("10.0.0.4", health_status={"eds_health_status": "HEALTHY"})]},
         ]})
 
 
@@ -244,3 +245,5 @@ def test_endpoints_are_read_as_the_proxy_holds_them():
     assert istio.endpoints("ns", "caller", "function") == [Endpoint("10.0.0.1:8080", "a", 0, 1, healthy=True), Endpoint("10.0.0.2:8080", "b", 1, 1, healthy=False)]
     assert istio.endpoints("ns", "caller", "function", subset="stable") == [Endpoint("10.0.0.3:8080", "", 0, 1, healthy=False)]
     assert istio.endpoints("ns", "caller", "function", subset="empty") == istio.endpoints("ns", "caller", "other") == []
+    assert istio.external_endpoints("ns", "caller", "collector.internal", 4317) == [Endpoint("10.0.0.4:8080", "", 0, 1, healthy=True)]
+    assert istio.external_endpoints("ns", "caller", "collector.internal", 80) == []

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from clusters.components.istio.client import IstioClient
 from clusters.components.jaeger.client import SELECTOR, JaegerClient
 from clusters.components.jaeger.component import MANIFEST, await_answering
 from clusters.manifests import load_manifest
@@ -23,6 +24,7 @@ from workloads.caller.client import Caller
 from workloads.fixtures import World
 
 NAME = "jaeger"
+COLLECTOR, OTLP_PORT = "collector.faasmesh.internal", 4317
 REQUESTS = 10
 # How long is looked for what never comes, and how much longer the answer may take on a busy machine.
 PATIENCE_S = 3.0
@@ -95,6 +97,17 @@ def lost_half_way(own: JaegerClient, world: World, sent: Sequence[tracing.Sent],
         return looking.result()
 
 
+def await_known(istio: IstioClient, world: World) -> None:
+    """Return once every proxy of the namespace holds an endpoint of the collector, or after the time in which it would; what it has not is missed in its traces."""
+
+    def known() -> None:
+        without = [pod for pod in world.proxied_pods() if not any(one.healthy for one in istio.external_endpoints(world.namespace, pod, COLLECTOR, OTLP_PORT))]
+        assert not without, f"{', '.join(without)} without it"
+
+    with suppress(TimedOut):
+        eventually(known, within=world.timeouts.propagation, every=0.2, subject=f"an endpoint of {COLLECTOR} at every proxy")
+
+
 @pytest.fixture
 def own(world: World) -> JaegerClient:
     """A Jaeger of the check's own, without a pod."""
@@ -110,14 +123,17 @@ def own(world: World) -> JaegerClient:
 @pytest.mark.usefixtures("otlp_collector")
 @requirement("tracing.collector-lost", level="MUST", judge=judge)
 @pytest.mark.slow
-def test_a_jaeger_that_is_not_there(functions: Chain, caller: Caller, own: JaegerClient, world: World, manifests: Manifests, decide: Decide) -> None:
+def test_a_jaeger_that_is_not_there(
+    functions: Chain, caller: Caller, own: JaegerClient, istio: IstioClient, world: World, manifests: Manifests, decide: Decide,
+) -> None:
     """Where Jaeger is not there, or is lost half-way, looking for traces says in bounded time which Jaeger it is and what it showed last, settles nothing, and every request is answered."""
     manifests.apply("collector_lost.yaml")
     absent = timed_look(own, tracing.send(caller, functions.url, REQUESTS, propagation=W3C, sampled="1"), PATIENCE_S)
     world.kube.scale(world.namespace, NAME, 1)
     await_answering(own, world.timeouts)
-    # Finding: what a proxy would hand over and finds no pod for is lost; it is not kept until there is one. So every proxy is to know of it first.
-    manifests.apply("collector_lost.yaml")
+    # Finding: what a proxy would hand over and finds no pod for is lost; it is not kept until there is one. So every proxy is to know of it first,
+    # and it does not when Jaeger answers: the kubelet has yet to call the pod ready, and istiod to hear of it.
+    await_known(istio, world)
     sent, unsampled = (tracing.send(caller, functions.url, REQUESTS, propagation=W3C, sampled=decision) for decision in ("1", "0"))
     lost = lost_half_way(own, world, sent, unsampled)
 

@@ -272,7 +272,17 @@ class IstioClient:
             AssertionError: the proxy's admin port did not answer.
 
         """
-        return sorted(map(_endpoint, self._hosts(namespace, pod, service, subset, port)), key=lambda each: (each.zone, each.address))
+        name = f"outbound|{port}|{subset}|{service}.{namespace}.svc."
+        return sorted(map(_endpoint, self._hosts(namespace, pod, name)), key=lambda each: (each.zone, each.address))
+
+    def external_endpoints(self, namespace: str, pod: str, host: str, port: int) -> list[Endpoint]:
+        """Return the endpoints that a proxy holds of a host that a ServiceEntry names, ordered by address; an unknown one has none.
+
+        Raises:
+            AssertionError: the proxy's admin port did not answer.
+
+        """
+        return sorted(map(_endpoint, self._hosts(namespace, pod, f"outbound|{port}||{host}")), key=lambda each: each.address)
 
     def ejected(self, namespace: str, pod: str, host: str, port: int = 80) -> dict[str, bool]:
         """Return, for each address of the Service `host` of the same namespace, whether a proxy's outlier detection has ejected it.
@@ -283,14 +293,13 @@ class IstioClient:
         """
         return {
             one["address"]["socket_address"]["address"]: bool(one["health_status"].get("failed_outlier_check"))
-            for one in self._hosts(namespace, pod, host, "", port)
+            for one in self._hosts(namespace, pod, f"outbound|{port}||{host}.{namespace}.svc.")
         }
 
-    def _hosts(self, namespace: str, pod: str, service: str, subset: str, port: int) -> list[Mapping[str, Any]]:
-        """Return what a proxy says of each endpoint of one of its clusters."""
+    def _hosts(self, namespace: str, pod: str, name: str) -> list[Mapping[str, Any]]:
+        """Return what a proxy says of each endpoint of the cluster whose name begins so."""
         told = json.loads(self.proxy_admin(namespace, pod, "clusters?format=json"))
-        wanted = f"outbound|{port}|{subset}|{service}.{namespace}.svc."
-        return [one for cluster in told.get("cluster_statuses", []) if cluster["name"].startswith(wanted) for one in cluster.get("host_statuses", [])]
+        return [one for cluster in told.get("cluster_statuses", []) if cluster["name"].startswith(name) for one in cluster.get("host_statuses", [])]
 
     def certificates(self, namespace: str, pod: str) -> list[dict[str, Any]]:
         """Return the workload certificates that a proxy uses, each once: `serial` as its access log writes it, `not_before` and `not_after` in seconds since 1970.
