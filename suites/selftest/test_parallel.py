@@ -8,12 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clusters.bringup import Options, Testbed
 from clusters.paths import CHECKOUT
 from clusters.provider import Cluster
 from clusters.timeouts import Timeouts
 from suites.support.plugin import longest_first
+from suites.support.scheduling import area_of, next_file
 
 KUBECONFIG = {
     "apiVersion": "v1", "kind": "Config", "current-context": "kind-a",
@@ -72,6 +75,31 @@ def test_long_files_come_first_and_lonely_ones_last_within_their_area():
     ]
 
     assert [str(item.path) for item in longest_first(items)] == ["b/test_c.py", "b/test_c.py", "b/test_b.py", "b/test_a.py", "a/test_b.py", "a/test_a.py"]
+
+
+FILES = ["a/1", "a/2", "b/1", "b/2", "b/3", "c/1"]
+
+
+@pytest.mark.parametrize(("waiting", "own", "others", "handed"), [
+    (FILES, "", [], "a/1"), (FILES, "", ["a"], "b/1"), (FILES[1:], "b", ["a"], "b/1"), (["a/2", "b/3"], "c", ["a", "b"], "a/2"),
+    (["a/2", "b/2", "b/3"], "c", ["a", "b"], "b/2"), (["a/2", "c/1"], "b", ["a"], "c/1"), (["a/2"], "a", ["a"], "a/2"),
+])
+def test_a_process_stays_in_its_area_then_begins_one_of_its_own_then_helps_where_most_is_left(waiting, own, others, handed):
+    assert next_file(waiting, own, others) == handed
+
+
+@given(st.lists(st.builds("{}/{}".format, st.sampled_from("abcd"), st.integers(0, 9)), unique=True, min_size=1), st.integers(1, 4), st.randoms())
+def test_every_file_is_handed_out_once_and_no_process_leaves_an_area_with_work_left(files, processes, chance):
+    waiting, areas, handed = list(files), [""] * processes, []
+    while waiting:
+        who = chance.randrange(processes)
+        file = next_file(waiting, areas[who], areas[:who] + areas[who + 1:])
+        assert area_of(file) == areas[who] or areas[who] not in map(area_of, waiting)
+        areas[who] = area_of(file)
+        waiting.remove(file)
+        handed.append(file)
+
+    assert sorted(handed) == sorted(files)
 
 
 def run(tmp_path, *arguments):

@@ -40,6 +40,7 @@ from suites.support.report import (
     table,
 )
 from suites.support.requirements import Requirement
+from suites.support.scheduling import AreaScheduling
 from suites.support.verdicting import CheckFailed, CheckInconclusive, Decide
 from suites.support.verdicts import FAILED, INCONCLUSIVE
 from workloads.fixtures import World
@@ -157,8 +158,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def longest_first(items: list[pytest.Item]) -> list[pytest.Item]:
     """Return the tests with each area's long files first, and last those that nothing may run beside.
 
-    A parallel run hands out files in this order: a long one at the end would keep one process waiting for the other. Areas stay apart, for
-    their namespaces go when a process comes to another.
+    A parallel run hands out an area's files in this order: a long one at the end would keep one process waiting for the other. Areas stay apart,
+    for their namespaces go when a process comes to another.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     alone = {item.path for item in items if (entry := requirement_of(item)) is not None and entry.alone}
@@ -376,6 +377,12 @@ def _describe(report: RunReport, bed: Testbed) -> None:
 
 
 # In a run of several processes each keeps a part of the report; the first of them joins the parts.
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> AreaScheduling | None:  # noqa: ANN401  # xdist publishes no types
+    """Let every process of a parallel run stay in its area, unless another distribution is asked for."""
+    return AreaScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(optionalhook=True)
