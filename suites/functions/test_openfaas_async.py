@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import pytest
+
 from clusters.apiserver import NotFound
 from clusters.components.openfaas.client import OpenFaasClient, function_url
 from clusters.waiting import NeverReached, TimedOut, eventually
@@ -65,6 +67,7 @@ def told(name: str, draw: Mapping[str, Any], back: Sequence[Mapping[str, str]], 
     return Claim(name, held=sorted(ids) == sorted(right) and len(own) == len(right), said=said, expected=f"each once, with {status}", got=said)
 
 
+@pytest.mark.slow
 @requirement("functions.openfaas-async", level="MUST", judge=judge)
 def test_an_asynchronous_call_is_run_once_and_told(
     world: World, faas: OpenFaasClient, served: Callable[..., None], caller: Caller, manifests: Manifests, processor_image: str, decide: Decide,

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import pytest
+
 from clusters.bringup import Testbed
 from clusters.components.openfaas.client import Api, OpenFaasClient, function_url
 from clusters.pods import describe
@@ -64,6 +66,7 @@ def said(name: str, draw: Mapping[str, Any], words: tuple[str, ...]) -> Claim:
     return incomplete or Claim(name, held=True, said=f"all {len(records)} answers: {answers[0][:200]}")
 
 
+@pytest.mark.slow
 @requirement("functions.openfaas-faults", level="MUST", judge=judge)
 def test_what_goes_wrong_is_told_in_time(
     testbed: Testbed, world: World, faas: OpenFaasClient, faas_api: Api, served: Callable[..., None], caller: Caller, manifests: Manifests, processor_image: str,

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import pytest
+
 from clusters.components.openfaas.client import Api, OpenFaasClient, function_url
 from clusters.waiting import NeverReached, TimedOut, eventually
 from suites.support import judges
@@ -137,6 +139,7 @@ def from_zero(name: str, draw: Mapping[str, Any], before: Sequence[str]) -> Clai
     return Claim(name, held=right, said=said, expected="200 by a new pod", got=said)
 
 
+@pytest.mark.slow
 @requirement("functions.openfaas-scale-to-zero", level="MUST", judge=judge_zero)
 def test_a_function_goes_to_zero_and_comes_back(
     world: World, faas: OpenFaasClient, faas_api: Api, served: Callable[..., None], caller: Caller, manifests: Manifests, processor_image: str, decide: Decide,

@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from clusters.apiserver import ApiRefused
 from clusters.components.istio.client import SIDECAR, IstioClient
 from clusters.components.openfaas.client import PRINCIPAL, function_url, local_url
@@ -76,6 +78,7 @@ def rejected(name: str, tried: Mapping[str, Any], rejection: str) -> Claim:
     return Claim(name, held=REJECTED in rejection, said=said, expected=REJECTED, got=said)
 
 
+@pytest.mark.slow
 @requirement("functions.openfaas-service-entry", level="MUST", judge=judge)
 def test_a_wildcard_with_dns_is_refused(
     world: World, served: Callable[..., None], at_gateway: Callable[[str], None], istio: IstioClient, caller: Caller, manifests: Manifests, processor_image: str,

@@ -4,6 +4,8 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from clusters.components.openfaas.client import OpenFaasClient, function_url
 from suites.support import faas as claims
 from suites.support.manifests import Manifests
@@ -35,6 +37,7 @@ def judge(evidence: Evidence) -> Verdict:
     )
 
 
+@pytest.mark.slow
 @requirement("functions.openfaas-timeouts", level="MUST", judge=judge)
 def test_a_call_that_takes_too_long_is_ended(
     world: World, faas: OpenFaasClient, served: Callable[..., None], at_gateway: Callable[[str], None], caller: Caller, manifests: Manifests, processor_image: str,

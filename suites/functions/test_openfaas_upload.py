@@ -7,6 +7,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import pytest
+
 from clusters.bringup import Testbed
 from clusters.components.istio.client import IstioClient
 from clusters.components.openfaas.client import OpenFaasClient, function_url
@@ -69,6 +71,7 @@ def ran(name: str, uploads: Mapping[str, Any]) -> Claim:
     return Claim(name, held=once, said=said, expected="one each", got=said)
 
 
+@pytest.mark.slow
 # Finding: Istio tries a call again by default where it cannot have reached the function (connect-failure, refused-stream), so a failing upload runs it
 # once. With `retryOn: 5xx`, which many copy, each failing one runs it three times.
 @requirement("functions.openfaas-upload-once", level="MUST", judge=judge)
